@@ -1,0 +1,48 @@
+"""Everything that can go wrong, one exception type per kind of failure.
+
+A message says what was got, what was expected and what to try.
+"""
+
+
+class MiniTransformerError(Exception):
+    """The root of all errors that this package raises on purpose."""
+
+
+class ConfigError(MiniTransformerError, ValueError):
+    """A config that cannot be read, contradicts itself, or asks for what is not implemented."""
+
+
+class NotFoundError(MiniTransformerError, FileNotFoundError):
+    """A model name, folder, file or package that is not there."""
+
+
+class CorruptFileError(MiniTransformerError):
+    """A file that is damaged, or that breaks the rules of its format."""
+
+
+class UnsafeFileError(MiniTransformerError):
+    """A file that could run code or lead outside its folder; it was not opened."""
+
+
+class MismatchError(MiniTransformerError):
+    """Tensors in the file that do not fit the model: missing, unexpected or wrongly shaped."""
+
+
+class HubError(MiniTransformerError):
+    """The hub could not be reached, or refused."""
+
+
+class TokenizerError(MiniTransformerError, ValueError):
+    """A tokenizer that cannot be built, or a text that cannot be encoded."""
+
+
+class InputError(MiniTransformerError, ValueError):
+    """An input the model cannot take: ids out of range, too long, wrong shape."""
+
+
+class DataError(MiniTransformerError, ValueError):
+    """Rows that cannot be used: a missing column, an empty file, an unknown label."""
+
+
+class DependencyError(MiniTransformerError, ImportError):
+    """An optional package that is not installed."""

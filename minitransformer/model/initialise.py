@@ -1,0 +1,29 @@
+"""First values for weights that no checkpoint gives."""
+
+from torch import nn
+
+from minitransformer.model.heads import LanguageModelProjection
+from minitransformer.modules import LayerNorm
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw first values for all weights of `module`, from torch's global generator.
+
+    Matrices: normal with variance 2 / (inputs + outputs), Glorot and Bengio 2010, eq. 12. Embeddings: normal with
+    variance 1/D, so that the paper's factor √D brings them to 1. Biases 0, norms the identity.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_normal_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, std=part.embedding_dim**-0.5)
+        elif isinstance(part, LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, LanguageModelProjection):
+            if part.weight is not None:
+                nn.init.normal_(part.weight, std=part.weight.shape[1] ** -0.5)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

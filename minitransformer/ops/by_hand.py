@@ -1,0 +1,144 @@
+"""Every formula of the model, in plain tensor code, on one page.
+
+Read this file first. Nothing here calls a fused kernel: each line is a line of the paper it names. `ops/fused.py` has
+the same functions by name and signature, and the tests hold the two equal, forward and gradient.
+
+Letters, here and everywhere: B batch, T queries, S keys, D model width, H heads, E head width, F inner width,
+V vocabulary. A comment at the end of a line gives the shape of its result.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+# ---------------------------------------------------------------------------------------------------------- attention
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """softmax(q kᵀ · scale + bias) v over the keys that `mask` allows.
+
+    q [B H T E], k and v [B H S E], mask bool [B|1 1|H T|1 S] (True: may attend), bias [1 H T S]. Returns [B H T E].
+    Vaswani et al. 2017, eq. 1, where scale = 1/√E.
+    """
+    weights = attention_weights(attention_scores(q, k, scale=scale, bias=bias), mask)  # [B H T S]
+    return drop(weights, dropout) @ v  # [B H T E]
+
+
+def attention_scores(q: Tensor, k: Tensor, *, scale: float, bias: Tensor | None = None) -> Tensor:
+    """q kᵀ · scale + bias: how well each query fits each key. q [B H T E], k [B H S E] -> [B H T S]."""
+    scores = q @ k.transpose(-2, -1) * scale  # [B H T S]
+    return scores if bias is None else scores + bias
+
+
+def attention_weights(scores: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Softmax of the scores over the keys that `mask` allows. [B H T S] -> [B H T S], every row sums to 1.
+
+    A forbidden key has score -∞ and therefore weight 0. A query that may attend to nothing gets weights of 0, not NaN.
+    """
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return softmax(scores)
+
+
+def softmax(x: Tensor) -> Tensor:
+    """exp(xᵢ) / Σⱼ exp(xⱼ) along the last dimension; zeros where every xⱼ is -∞.
+
+    Subtracting the largest x first changes nothing in the quotient, and keeps exp from overflowing.
+    """
+    largest = x.detach().amax(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)  # finite for a row of -∞, too
+    e = (x - largest).exp()
+    return e / e.sum(-1, keepdim=True).clamp(min=1)  # the largest alone gives 1; only a row of -∞ sums to less
+
+
+# ------------------------------------------------------------------------------------------------------ normalisation
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """(x - mean) / √(variance + eps) · weight + bias over the last dimension. [... D] -> [... D].
+
+    The variance divides by D, not by D - 1. Ba, Kiros, Hinton 2016, eq. 4.
+    """
+    centred = x - x.mean(-1, keepdim=True)
+    variance = centred.square().mean(-1, keepdim=True)
+    return centred / (variance + eps).sqrt() * weight + bias
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / √(mean of x² + eps) · weight over the last dimension. [... D] -> [... D]. Zhang, Sennrich 2019, eq. 4."""
+    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+
+
+# -------------------------------------------------------------------------------------------------------- activations
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(0, x): the activation of Vaswani et al. 2017, eq. 2."""
+    return x.clamp(min=0)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x Φ(x), with Φ the normal distribution function. Hendrycks, Gimpel 2016, section 2. BERT's "gelu"."""
+    return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """½ x (1 + tanh(√(2/π) (x + 0.044715 x³))): the same paper's approximation of `gelu`. GPT-2's "gelu_new".
+
+    Up to 4.7e-4 away from `gelu`: a checkpoint trained with one does not give the same numbers with the other.
+    """
+    return x * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def silu(x: Tensor) -> Tensor:
+    """x σ(x), also called swish. Elfwing, Uchibe, Doya 2018, eq. 8."""
+    return x * torch.sigmoid(x)
+
+
+# ---------------------------------------------------------------------------------------------------------- positions
+
+
+def sinusoidal(positions: Tensor, d_model: int) -> Tensor:
+    """sin(p / 10000^(2i/D)) in column 2i, cos of the same angle in column 2i + 1. [... T] -> [... T D] float64.
+
+    Vaswani et al. 2017, section 3.5. Angles are taken in float64: in float32 position 1000 is off by 6e-5.
+    """
+    columns = torch.arange(0, d_model, 2, device=positions.device, dtype=torch.float64)
+    angles = positions.to(torch.float64)[..., None] / 10000 ** (columns / d_model)  # [... T D/2]
+    interleaved = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)  # [... T D]
+    return interleaved[..., :d_model]  # an odd D has no cosine for its last sine
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+def drop(x: Tensor, p: float) -> Tensor:
+    """Dropout: zero each number with probability p, and divide the others by 1 - p to keep the mean.
+
+    Srivastava et al. 2014, section 10 (the "inverted" form). p = 0, as in evaluation, returns x itself.
+    """
+    if p == 0:
+        return x
+    if p == 1:
+        return torch.zeros_like(x)
+    return x * (torch.rand_like(x, dtype=torch.float32) >= p) / (1 - p)  # bfloat16 is too coarse to draw from
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
+    """Sum of -log softmax(logits)[label] over the labels that count, and how many count.
+
+    logits [N V], labels int [N]. A sum and a count, not a mean: only so do micro-batches add up to the whole batch.
+    """
+    counts = labels != ignore_index  # [N]
+    logits, labels = logits[counts], labels[counts]
+    log_probabilities = logits - logits.logsumexp(-1, keepdim=True)  # [N V]
+    return -log_probabilities.gather(-1, labels[:, None]).sum(), counts.sum()
