@@ -15,6 +15,7 @@ from minitransformer.errors import MismatchError
 from minitransformer.families import FAMILIES, Family
 
 SHOWN = 10
+FLOATING = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,24 @@ def refuse(differences: Differences, context: Context, *, strict: bool) -> None:
     if strict or differences.missing or differences.misshapen:
         raise MismatchError(message)
     warnings.warn(message, stacklevel=2)
+
+
+def check_layers(where: str, config: TransformerConfig, tensors: int) -> None:
+    """Raise a MismatchError for more layers than the file has tensors, before much time goes into building them."""
+    layers = max(stack.layers for stack in (config.encoder, config.decoder) if stack is not None)
+    if layers > tensors:
+        raise MismatchError(
+            f"{where}: the config says {layers} layers, the file has {tensors} tensors in all; "
+            f"is config.json the one that belongs to this file?"
+        )
+
+
+def check_floating(name: str, dtype: str) -> None:
+    """Raise a MismatchError for a weight of whole numbers: quantised, or no weight at all."""
+    if dtype not in FLOATING:
+        raise MismatchError(
+            f"{name}: {dtype} in the file, expected one of {', '.join(FLOATING)}; quantised weights are not supported"
+        )
 
 
 def check_finite(name: str, x: Tensor) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from minitransformer.checkpoint.checks import Context, compare, refuse
+from minitransformer.checkpoint.checks import Context, check_floating, check_layers, compare, refuse
 from minitransformer.checkpoint.checks import check_finite as check_numbers
 from minitransformer.checkpoint.plan import Plan, fit_plan
 from minitransformer.checkpoint.report import Report
@@ -58,16 +58,19 @@ def load_checkpoint(
     new values in any case. `dtype`: what the weights become, or "auto" for what they are. `strict=False`: unexpected
     tensors are a warning. `check_finite`: look for NaN and infinity, by default in files of up to 1 GiB.
     """
+    config = family.config(raw, head)
     with open_checkpoint(folder, allow_pickle=allow_pickle) as weights:
-        config = family.config(raw, head)
         names = _todays_names(family, config, weights)
         notes = []
+        check_layers(str(folder), config, len(names))
 
         def fit(config: TransformerConfig) -> _Fit:
             fitted = _fit(family, config, names, may_be_new=may_be_new, new_head=new_head)
             shapes = {name: weights.infos[old].shape for name, old in names.items()}
             differences = compare(fitted.plan, fitted.sources, shapes, fitted.fresh)
             refuse(differences, Context(str(folder), family, raw, fitted.plan, shapes, config), strict=strict)
+            for name in fitted.sources.values():
+                check_floating(name, weights.infos[names[name]].dtype)
             return fitted
 
         if head == "base" and config.pooler and not any("pooler" in name for name in names):
@@ -159,10 +162,12 @@ def _fill(
 def _report(
     source: str, family: Family, fit: _Fit, names: Mapping[str, str], weights: Weights, notes: tuple[str, ...]
 ) -> Report:
-    read = set(fit.sources.values()) - {fit.plan.source[name].file for name in fit.fresh}
-    ties = {name: ours for name, ours in fit.plan.ties.items() if name in names and name not in read}
+    read = {name for file, name in fit.sources.items() if fit.plan.files[file].ours[0] not in fit.fresh}
+    known = fit.plan.files.keys() | fit.plan.ties.keys()
+    second = {name: ours for name, ours in fit.plan.ties.items() if name in names and name not in read}
+    ties = {name: ours for name, ours in second.items() if ours not in fit.fresh}
     ignored = {
-        name: fit.plan.why_ignored(name) or ("a new head was asked for" if name in fit.plan.files else "unexpected")
+        name: "a new head was asked for" if name in known else fit.plan.why_ignored(name) or "unexpected"
         for name in names
         if name not in read and name not in ties
     }
@@ -171,7 +176,7 @@ def _report(
         family=family.model_type,
         head=fit.model.config.task,
         prefix=fit.prefix,
-        file_dtypes=Counter(info.dtype for info in weights.infos.values()),
+        file_dtypes=dict(Counter(info.dtype for info in weights.infos.values())),
         used=tuple(sorted(read)),
         ignored=ignored,
         aliased={old: new for new, old in names.items() if new != old},

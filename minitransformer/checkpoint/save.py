@@ -7,7 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from minitransformer.checkpoint.plan import make_plan
+from minitransformer.config import QuestionAnsweringConfig
 from minitransformer.families import Family
+from minitransformer.families.fields import num_labels
 from minitransformer.model import Transformer
 from minitransformer.storage import save_tensors
 from minitransformer.storage.files import write_json
@@ -32,4 +34,8 @@ def _config(model: Transformer, family: Family, raw: Mapping[str, Any], ours: Ma
     if lm is not None:
         changed["tie_word_embeddings"] = lm.tied
     changed["torch_dtype" if "torch_dtype" in raw else "dtype"] = dtype
-    return {**raw, **changed}
+    kept = dict(raw)
+    if isinstance(model.config.head, QuestionAnsweringConfig) and num_labels(raw) != 2:
+        for field in ("id2label", "label2id", "num_labels"):  # transformers gives this head a row for each label
+            kept.pop(field, None)
+    return {**kept, **changed}

@@ -1,0 +1,7 @@
+"""From text to token ids and back, with the tokenizer of a checkpoint, whichever files it came in."""
+
+from minitransformer.text.batch import Batch
+from minitransformer.text.load import load_tokenizer
+from minitransformer.text.tokenizer import Tokenizer
+
+__all__ = ["Batch", "Tokenizer", "load_tokenizer"]

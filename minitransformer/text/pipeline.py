@@ -1,0 +1,39 @@
+"""A tokenizer's steps, from normalizer to decoder, in the words of tokenizer_config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tokenizers
+from tokenizers import normalizers, pre_tokenizers
+
+# A setting in tokenizer_config.json, and what the normalizer calls it.
+NORMALIZER_SETTINGS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+# The two pipelines that transformers' own classes can build from a vocabulary and tokenizer_config.json.
+NAMED_PIPELINES = (
+    ("WordPiece", "BertNormalizer", "BertPreTokenizer", "WordPiece"),
+    ("BPE", "NoneType", "ByteLevel", "ByteLevel"),
+)
+
+
+def pipeline_settings(backend: tokenizers.Tokenizer) -> dict[str, Any]:
+    """What tokenizer_config.json says of the pipeline, for a class that builds it anew; empty for other pipelines."""
+    normalizer, splitter = backend.normalizer, backend.pre_tokenizer
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        return {name: getattr(normalizer, attribute) for name, attribute in NORMALIZER_SETTINGS.items()}
+    if isinstance(splitter, pre_tokenizers.ByteLevel):
+        return {"add_prefix_space": splitter.add_prefix_space}
+    return {}
+
+
+def tokenizer_class(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> str:
+    """The class that transformers should load: in doubt the general one, which takes tokenizer.json as it is."""
+    steps = (backend.model, backend.normalizer, backend.pre_tokenizer, backend.decoder)
+    named = tuple(type(step).__name__ for step in steps) in NAMED_PIPELINES
+    named = named and getattr(backend.model, "max_input_chars_per_word", 100) == 100
+    return str(config.get("tokenizer_class")) if named and "tokenizer_class" in config else "PreTrainedTokenizerFast"
