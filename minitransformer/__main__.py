@@ -1,0 +1,5 @@
+"""`python -m minitransformer` is the command line."""
+
+from minitransformer.cli import main
+
+main()

@@ -1,0 +1,99 @@
+"""A whole run: rows, a model with a new head, the loop, a score on rows it has not seen, a folder."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+
+from minitransformer.errors import DataError, MiniTransformerError
+from minitransformer.finetune.loop import Step, train
+from minitransformer.finetune.recipe import Recipe
+from minitransformer.finetune.rows import check_labels, label_set, read_rows, split
+from minitransformer.pretrained import Pretrained, load
+from minitransformer.storage import atomic_folder
+from minitransformer.tasks import Row, classify
+
+Watch = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run gave."""
+
+    folder: Path
+    model: Pretrained
+    before: float  # accuracy on the held-out rows with the new, untrained head
+    accuracy: float  # and after training
+    train_rows: int
+    held_out_rows: int
+    steps: tuple[Step, ...]
+
+
+def run(
+    name: str | PathLike[str],
+    task: str,
+    rows: str | PathLike[str] | Sequence[Row],
+    *,
+    out: str | PathLike[str],
+    held_out: str | PathLike[str] | Sequence[Row] | float = 0.1,
+    text: str = "text",
+    label: str = "label",
+    recipe: Recipe | None = None,
+    watch: Watch | None = None,
+) -> Run:
+    """See `minitransformer.finetune`."""
+    if task != "classify":
+        raise DataError(f"task: got {task!r}, expected 'classify'")
+    recipe, out = recipe or Recipe(), Path(out)
+    refuse_full_folder(out)
+    given = _rows(rows, text, label)
+    if isinstance(held_out, float | int):
+        training, unseen = split(given, max(1, round(held_out * len(given))), seed=recipe.seed)
+    else:
+        training, unseen = given, _rows(held_out, text, label)
+    labels = label_set(training)
+    check_labels(unseen, labels, "held-out rows")
+    model = load(name, head="sequence-classification", labels=labels, new_head=True)
+    return train_and_save(model, training, unseen, out=out, recipe=recipe, watch=watch)
+
+
+def train_and_save(
+    model: Pretrained, training: Sequence[Row], unseen: Sequence[Row], *, out: Path, recipe: Recipe, watch: Watch | None
+) -> Run:
+    """Train `model`, score it on the unseen rows, and write everything to `out` at once at the end."""
+    before = accuracy(model, unseen)
+    steps = []
+    for step in train(model.transformer, model.tokenizer, model.labels, training, _within(recipe, model)):
+        steps.append(step)
+        if watch is not None:
+            watch(step)
+    after = accuracy(model, unseen)
+    with atomic_folder(out) as staging:
+        model.write(staging)
+        figures = {"before": before, "accuracy": after, "train_rows": len(training), "held_out_rows": len(unseen)}
+        (staging / "run.json").write_text(json.dumps({"recipe": asdict(recipe), **figures}, indent=2) + "\n")
+        (staging / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    return Run(out, model, before, after, len(training), len(unseen), tuple(steps))
+
+
+def accuracy(model: Pretrained, rows: Sequence[Row]) -> float:
+    """The share of rows whose label the model predicts."""
+    return classify.accuracy(model.predict([row.text for row in rows]), rows)
+
+
+def refuse_full_folder(out: Path) -> None:
+    """Raise before the work rather than after it: the folder must be new, and its parent must be there."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise MiniTransformerError(f"{out}: it exists and is not empty; give a new folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _rows(rows: str | PathLike[str] | Sequence[Row], text: str, label: str) -> list[Row]:
+    return read_rows(Path(rows), text=text, label=label) if isinstance(rows, str | PathLike) else list(rows)
+
+
+def _within(recipe: Recipe, model: Pretrained) -> Recipe:
+    """The recipe with texts cut to what the model takes."""
+    limits = [limit for limit in (recipe.max_length, model.max_length) if limit is not None]
+    return recipe if not limits else type(recipe)(**{**asdict(recipe), "max_length": min(limits)})
