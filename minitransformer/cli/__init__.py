@@ -1,0 +1,33 @@
+"""The command line: one thin file for each command. Nothing heavy is imported before a command runs."""
+
+import sys
+
+import typer
+
+from minitransformer.cli import finetune, inspect, parity, predict, quickstart
+from minitransformer.errors import MiniTransformerError
+
+app = typer.Typer(
+    name="minitransformer",
+    help="One Transformer to read, load, check against transformers, look into and fine-tune.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("quickstart")(quickstart.command)
+app.command("inspect")(inspect.command)
+app.command("parity")(parity.command)
+app.command("finetune")(finetune.command)
+app.command("predict")(predict.command)
+
+
+def main() -> None:
+    """Run a command. An error of ours is one message and exit code 2; Ctrl-C is exit code 130."""
+    try:
+        app(standalone_mode=True)
+    except MiniTransformerError as error:
+        print(f"minitransformer: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nminitransformer: stopped; nothing half-written is left", file=sys.stderr)
+        sys.exit(130)
