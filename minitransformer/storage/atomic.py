@@ -11,6 +11,7 @@ What else is in the target stays, except weights of an earlier save that the new
 a time may save to a target.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -31,9 +32,9 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
     When it ends in an exception, `target` is as it was before. The parent of `target` must exist.
     """
     target = Path(os.path.realpath(target))
-    if target.exists() and not target.is_dir():
+    if os.path.lexists(target) and not os.path.isdir(target):
         raise MiniTransformerError(f"cannot save to {target}: it is a file, expected a folder; give another name")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise NotFoundError(f"cannot save to {target}: there is no folder {target.parent}; create it first")
     try:
         finish(target)
@@ -49,7 +50,7 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise MiniTransformerError(
-            f"cannot save to {target}: {error.strerror or error}{where}; what was there before can still be loaded."
+            f"cannot save to {target}: {error.strerror or error}{where}; what is there can still be loaded."
             " Check free space and permissions, or save elsewhere"
         ) from error
 
@@ -57,7 +58,7 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
 def latest(folder: Path) -> Path:
     """Where the checkpoint of a folder is: the folder itself, or the part of it that an interrupted save left."""
     saved = folder / SAVED
-    return saved if saved.is_dir() and not saved.is_symlink() else folder
+    return saved if os.path.isdir(saved) and not os.path.islink(saved) else folder
 
 
 def finish(folder: Path) -> None:
@@ -81,7 +82,7 @@ def finish(folder: Path) -> None:
 
 def _staging_name(target: Path) -> Path:
     """The hidden folder of this process: inside a target that exists, where we may surely write, else beside it."""
-    place = target if target.is_dir() else target.parent
+    place = target if os.path.isdir(target) else target.parent
     return place / f".{target.name}.minitransformer-{os.getpid()}"
 
 
@@ -153,5 +154,8 @@ def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network drives cannot, and see to it themselves
+            raise
     finally:
         os.close(handle)

@@ -1,5 +1,6 @@
 """pytorch_model.bin, for those who ask for it: a pickle, read by the part of torch that takes nothing but tensors."""
 
+import os
 import pickle
 import re
 import warnings
@@ -43,7 +44,7 @@ def load_pickles(folder: Path) -> "tuple[dict[str, TensorInfo], Callable[[str], 
 
 
 def _files(folder: Path) -> list[Path]:
-    if (folder / PICKLE).exists():
+    if os.path.lexists(folder / PICKLE):
         return [folder / PICKLE]
     index = folder / PICKLE_INDEX
     weight_map = read_index(index, ".bin")

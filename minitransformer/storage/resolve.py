@@ -77,12 +77,13 @@ def _in_package(name: str) -> Path:
 
 
 def _is_checkpoint(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in (SINGLE, INDEX))
+    there = [name for name in ("config.json", SINGLE, INDEX) if os.path.isfile(folder / name)]
+    return len(there) > 1 and there[0] == "config.json"
 
 
 def _builtin(name: str) -> Path:
     """A folder of `assets` that holds a model."""
-    models = [entry for entry in list_folder(ASSETS) if (ASSETS / entry / "config.json").is_file()]
+    models = [entry for entry in list_folder(ASSETS) if os.path.isfile(ASSETS / entry / "config.json")]
     if name not in models:
         raise NotFoundError(f"builtin:{quote(name)[1:-1]}: there is none of this name; available: {listed(models)}")
     return ASSETS / name
