@@ -32,7 +32,15 @@ def command(
     recipe = Recipe(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, max_length=max_length, seed=seed)
     with progress_bar() as watch:
         run = minitransformer.finetune(
-            name, "classify", rows, out=out, held_out=_share(held_out), text=text, label=label, recipe=recipe, watch=watch
+            name,
+            "classify",
+            rows,
+            out=out,
+            held_out=_share(held_out),
+            text=text,
+            label=label,
+            recipe=recipe,
+            watch=watch,
         )
     if json:
         figures = {"before": run.before, "accuracy": run.accuracy, "train_rows": run.train_rows}

@@ -19,7 +19,7 @@ def command(
     revision: Annotated[str | None, typer.Option(help="A branch, tag or commit on the hub.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every line of the plan.")] = False,
 ) -> None:
-    """Show a checkpoint's config, its parameters part by part, which tensor of the file is which, and what is unused."""
+    """Show a checkpoint: config, parameters part by part, which tensor is which, what is unused and why."""
     from minitransformer.checkpoint import make_plan
     from minitransformer.pretrained import load
 
@@ -78,8 +78,8 @@ def _show(model: "Pretrained", plan: "Plan") -> None:
     console.print(table)
 
     table = Table(title="Plan ({i}: each layer)")
-    for column in ("in the file", "here", "shapes in the file", "times"):
-        table.add_column(column, overflow="fold")
+    for title in ("in the file", "here", "shapes in the file", "times"):
+        table.add_column(title, overflow="fold")
     for (file, ours), shapes in _lines(plan).items():
         table.add_row(file, ours, ", ".join(dict.fromkeys(shapes)), str(len(shapes)))
     console.print(table)

@@ -121,13 +121,13 @@ def select(model: nn.Module, names: Iterable[str]) -> dict[str, Point]:
 
 
 @contextmanager
-def capture(model: nn.Module, names: Iterable[str]) -> Iterator[Seen]:
+def capture(model: nn.Module, names: str | Iterable[str]) -> Iterator[Seen]:
     """Within the `with`, each forward pass of `model` leaves the named tensors in the dict; then all is as before.
 
     The tensors are the model's own, with their gradients. No names, no cost.
     """
     seen: Seen = {}
-    names = list(names)
+    names = [names] if isinstance(names, str) else list(names)
     with ExitStack() as undo:
         for name, point in select(model, names).items() if names else ():
             undo.callback(_watch(point, partial(seen.__setitem__, name)))

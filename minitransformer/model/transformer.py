@@ -15,6 +15,9 @@ from minitransformer.modules import KVCache, TokenEmbedding
 from minitransformer.modules.masks import check_attention_mask, padding_mask, self_attention_mask
 from minitransformer.ops import BOOKS
 
+# ids [B T], and where given their attention mask, token types and positions, all [B T]
+Inputs = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
+
 
 @dataclass(kw_only=True)
 class Output:
@@ -73,52 +76,26 @@ class Transformer(nn.Module):
 
         With two stacks, `input_ids` go to the encoder. A `cache` is written to. Labels and positions give a loss.
         """
+        source = (input_ids, attention_mask, token_type_ids, position_ids)
         choices = 1
         if input_ids.ndim == 3 and isinstance(self.config.head, MultipleChoiceConfig):
-            choices, input_ids = input_ids.shape[1], input_ids.flatten(0, 1)  # [B·choices T]
-            attention_mask, token_type_ids, position_ids = (
-                x.flatten(0, 1) if x is not None and x.ndim == 3 else x
-                for x in (attention_mask, token_type_ids, position_ids)
-            )
-        if self.encoder is None or self.decoder is None:
-            one_stack = "this model has one stack, which reads input_ids"
-            _refuse(one_stack, decoder_input_ids=decoder_input_ids, decoder_attention_mask=decoder_attention_mask)
-        if self.decoder is None:
-            _refuse("this model has no decoder", cache=cache)
+            choices, source = input_ids.shape[1], _one_text_a_row(source)  # [B·choices T]
+        read = self._read_by_last_stack(source, decoder_input_ids, decoder_attention_mask, cache)
         points = ["*.hook_resid_pre"] * output_hidden_states + ["*attn.hook_pattern"] * output_attentions
-        memory = None
         with capture(self, points) as seen:
-            if self.decoder is None:
-                hidden = self.encode(input_ids, attention_mask, token_type_ids, position_ids)  # [B T D]
-            elif self.encoder is None:
-                hidden = self.decode(input_ids, attention_mask, token_type_ids, position_ids, cache=cache)
-            else:
-                if decoder_input_ids is None:
-                    raise InputError("decoder_input_ids: got none; a model of two stacks needs what the decoder reads")
-                memory = self.encode(input_ids, attention_mask, token_type_ids, position_ids)  # [B S D]
-                hidden = self.decode(
-                    decoder_input_ids, decoder_attention_mask, memory=memory, memory_mask=attention_mask, cache=cache
-                )
-        output = Output(
-            last_hidden_state=hidden,
-            pooler_output=None if self.pooler is None else torch.tanh(self.pooler(hidden[:, 0])),  # [B D]
-            encoder_last_hidden_state=memory,
-        )
+            hidden, memory = self._through_stacks(source, read, cache)  # [B T D], [B S D]
+        pooled = None if self.pooler is None else torch.tanh(self.pooler(hidden[:, 0]))  # [B D]
+
+        output = Output(last_hidden_state=hidden, pooler_output=pooled, encoder_last_hidden_state=memory)
         _put_insides(output, seen)
+        table = (self.target_embed or self.embed).tokens.weight  # [V D]
+        states = States(hidden, pooled, table, ids=read[0], attention_mask=read[1], choices=choices)
         targets = {
             "labels": labels,
             "next_sentence_label": next_sentence_label,
             "start_positions": start_positions,
             "end_positions": end_positions,
         }
-        states = States(
-            hidden=hidden,
-            pooled=output.pooler_output,
-            table=(self.target_embed or self.embed).tokens.weight,
-            ids=input_ids if decoder_input_ids is None else decoder_input_ids,
-            attention_mask=attention_mask if decoder_input_ids is None else decoder_attention_mask,
-            choices=choices,
-        )
         self._read_head(output, states, {name: x for name, x in targets.items() if x is not None})
         return output
 
@@ -176,6 +153,33 @@ class Transformer(nn.Module):
                 module.book = BOOKS[book]  # type: ignore[assignment]
         return self
 
+    def _read_by_last_stack(
+        self,
+        source: Inputs,
+        decoder_input_ids: Tensor | None,
+        decoder_attention_mask: Tensor | None,
+        cache: KVCache | None,
+    ) -> Inputs:
+        """The inputs of the stack that the head stands on. An InputError for those that no stack would read."""
+        if self.decoder is None:
+            _refuse("this model has no decoder", cache=cache)
+        if self.encoder is None or self.decoder is None:
+            one_stack = "this model has one stack, which reads input_ids"
+            _refuse(one_stack, decoder_input_ids=decoder_input_ids, decoder_attention_mask=decoder_attention_mask)
+            return source
+        if decoder_input_ids is None:
+            raise InputError("decoder_input_ids: got none; a model of two stacks needs what the decoder reads")
+        return decoder_input_ids, decoder_attention_mask, None, None
+
+    def _through_stacks(self, source: Inputs, read: Inputs, cache: KVCache | None) -> tuple[Tensor, Tensor | None]:
+        """The last stack's output [B T D] and, where an encoder's output was attended to, that: [B S D]."""
+        if self.encoder is None:
+            return self.decode(*read, cache=cache), None
+        memory = self.encode(*source)
+        if self.decoder is None:
+            return memory, None
+        return self.decode(*read, memory=memory, memory_mask=source[1], cache=cache), memory
+
     def _read_head(self, output: Output, states: States, targets: dict[str, Tensor]) -> None:
         """Put the head's logits, and the loss where there are targets, into `output`."""
         if self.head is None:
@@ -197,6 +201,13 @@ def build(config: TransformerConfig, device: torch.device | str | None = None) -
     if torch.device(device or "cpu").type != "meta":
         initialise(model)
     return model
+
+
+def _one_text_a_row(inputs: Inputs) -> Inputs:
+    """Each choice as a text of its own: [B choices T] -> [B·choices T]."""
+    ids, *others = inputs
+    mask, types, positions = (x.flatten(0, 1) if x is not None and x.ndim == 3 else x for x in others)
+    return ids.flatten(0, 1), mask, types, positions
 
 
 def _refuse(why: str, **inputs: object) -> None:
