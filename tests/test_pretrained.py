@@ -1,0 +1,140 @@
+"""load and Pretrained: a model with its tokenizer, and the verbs people expect of them."""
+
+import pytest
+import torch
+import transformers
+from oracle import Case, checkpoint, rewritten
+
+import minitransformer as mt
+from minitransformer.errors import ConfigError, InputError, NotFoundError, TokenizerError
+
+VOCABULARY = "[PAD] [UNK] [CLS] [SEP] [MASK] the a cat dog film sat on mat what it was good bad . ! , very not ##s"
+CASE = Case("bert", "sequence-classification")
+TEXTS = ["The cat sat on the mat.", "What a film!", "Not good, very bad", "It was a cat, a dog, a mat, cats and dogs."]
+
+
+@pytest.fixture(scope="module")
+def folder():
+    """A classifier with a tokenizer of a few words beside it."""
+    folder = rewritten(checkpoint(CASE), config={"id2label": {"0": "bad", "1": "good", "2": "neither"}})
+    (folder / "vocab.txt").write_text(VOCABULARY.replace(" ", "\n"))
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true, "tokenizer_class": "BertTokenizer"}')
+    return folder
+
+
+@pytest.fixture
+def model(folder):
+    return mt.load(folder)
+
+
+def their_probabilities(folder, texts):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    reference = transformers.BertForSequenceClassification.from_pretrained(folder)
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=19, return_tensors="pt")
+    with torch.no_grad():
+        return reference(**batch).logits.softmax(-1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_predict(model, folder, batch_size):
+    expected = their_probabilities(folder, TEXTS)
+    predictions = model.predict(TEXTS, batch_size=batch_size)
+    assert [prediction.text for prediction in predictions] == TEXTS
+    assert [prediction.label for prediction in predictions] == [model.labels[i] for i in expected.argmax(-1)]
+    scores = torch.tensor([prediction.score for prediction in predictions])
+    torch.testing.assert_close(scores, expected.amax(-1), atol=1e-5, rtol=1e-5)
+    assert model.predict(TEXTS[1])[0].label == predictions[1].label  # one text as it is
+
+
+def test_predict_while_training(model):
+    """Dropout is off for it, and as it was afterwards."""
+    calm = model.predict(TEXTS)
+    assert model.train().predict(TEXTS) == calm
+    assert model.transformer.training
+
+
+def test_predict_needs_a_classifier(folder):
+    with pytest.raises(InputError, match="got a model with the head base, expected sequence-classification"):
+        mt.load(folder, head="base").predict("What a film!")
+
+
+def test_labels(model):
+    assert model.labels == ("bad", "good", "neither")
+    assert mt.load(checkpoint(Case("gpt2", "sequence-classification"))).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert mt.load(checkpoint(Case("bert", "question-answering"))).labels == ("LABEL_0", "LABEL_1")
+
+
+def test_saved_and_loaded_again(model, folder, tmp_path):
+    """Tokenizer and labels included, for us and for transformers."""
+    model.save(tmp_path / "saved")
+    again = mt.load(tmp_path / "saved")
+    assert again.predict(TEXTS) == model.predict(TEXTS)
+    assert again.tokenizer(TEXTS)["input_ids"].equal(model.tokenizer(TEXTS)["input_ids"])
+    assert again.labels == model.labels
+    torch.testing.assert_close(their_probabilities(tmp_path / "saved", TEXTS), their_probabilities(folder, TEXTS))
+
+
+def test_longest_text(model):
+    assert model.max_length == 19
+    with pytest.warns(UserWarning, match="longer than 19 tokens and were cut"):
+        assert len(model.predict("cat " * 500)) == 1
+
+
+def test_without_a_tokenizer():
+    model = mt.load(checkpoint(CASE))
+    with pytest.raises(TokenizerError, match=r"no tokenizer files there; put tokenizer.json beside the weights"):
+        model.tokenizer  # noqa: B018
+
+
+def test_the_tokenizer_of_another_model():
+    folder = rewritten(checkpoint(CASE))
+    (folder / "vocab.txt").write_text("\n".join([*VOCABULARY.split(), *(f"word{i}" for i in range(30))]))
+    with pytest.raises(TokenizerError, match="has 54 tokens, but the model embeds 53"):
+        mt.load(folder)
+
+
+def test_verbs(model):
+    """Each gives the model back, so that they can be chained."""
+    assert model.train() is model.eval() is model.use("by_hand") is model.to("cpu") is model
+    assert not model.transformer.training
+    assert model.device.type == "cpu"
+    assert [name for name, _ in model.named_parameters()] == [name for name, _ in model.transformer.named_parameters()]
+    with pytest.raises(InputError, match="book: got 'red', expected one of fused, by_hand"):
+        model.use("red")
+
+
+def test_a_loaded_model_is_in_evaluation_and_can_learn(model):
+    assert not model.transformer.training
+    assert all(x.requires_grad and x.is_leaf for x in model.parameters())
+
+
+def test_names(folder, tmp_path, monkeypatch):
+    """A path, its text, and a relative one; what does not exist is told."""
+    monkeypatch.chdir(folder.parent)
+    for name in (folder, str(folder), folder.name, f"./{folder.name}"):
+        assert mt.load(name).report.head == "sequence-classification"
+    with pytest.raises(NotFoundError, match="no such folder"):
+        mt.load(tmp_path / "nowhere")
+    with pytest.raises(NotFoundError, match=r"is no folder; give the folder that holds config.json"):
+        mt.load(folder / "config.json")
+    with pytest.raises(NotFoundError, match="has no revision 'main'"):
+        mt.load(folder, revision="main")
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(NotFoundError, match=r"no config.json in .*, which holds nothing"):
+        mt.load(tmp_path)
+    with pytest.raises(ConfigError, match="num_hidden_layers is missing"):
+        mt.load(tmp_path, config={"model_type": "bert", "hidden_size": 4})
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("case", [CASE, Case("gpt2", "causal-lm")], ids=str)
+def test_on_a_gpu(case):
+    ids = torch.tensor([[5, 9, 3, 7], [1, 2, 6, 4]])
+    expected = mt.load(checkpoint(case))(ids).logits
+    model = mt.load(checkpoint(case), device="cuda")
+    assert model.device.type == "cuda"
+    for book in ("by_hand", "fused"):
+        logits = model.use(book)(ids.to("cuda")).logits.cpu()
+        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
