@@ -163,6 +163,8 @@ def _better_family(context: Context) -> list[str]:
 def _advice(differences: Differences) -> list[str]:
     """What to try, by what is wrong."""
     ours = [entry.ours[0] for entry in (*differences.missing, *(entry for entry, _ in differences.misshapen))]
+    if any("head.lm.weight" in entry.ours for entry in differences.missing):
+        return ["for a head that is the token table: load(name, config={'tie_word_embeddings': True})"]
     if ours and all(name.startswith(("head.", "pooler.")) for name in ours):
         return ["for a head with new random weights: load(name, head=..., new_head=True)"]
     if ours or not differences.unexpected:

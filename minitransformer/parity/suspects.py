@@ -145,6 +145,7 @@ SUSPECTS: tuple[Suspect, ...] = (
     heads,
     swapped,
     transposed,
+    mask,
     shifted_positions,
     dropped,
     missing_norm,

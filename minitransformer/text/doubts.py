@@ -14,7 +14,7 @@ def contradictions(backend: tokenizers.Tokenizer, settings: Settings) -> list[st
     return [
         f"tokenizer_config.json says {name}={settings.config[name]}, tokenizer.json {value}; tokenizer.json is believed"
         for name, value in pipeline_settings(backend).items()
-        if name in settings.config and settings.flag(name) != value
+        if settings.flag(name) not in (None, value)
     ]
 
 

@@ -51,15 +51,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
     try:
         value = json.loads(read_text(path), object_pairs_hook=unique)
+    except TokenizerError:
+        raise
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise TokenizerError(f"{path}: not JSON at {where} ({error.msg}); download the file again") from None
     except (RecursionError, ValueError) as error:
-        if isinstance(error, TokenizerError):
-            raise
         raise TokenizerError(f"{path}: JSON beyond reason ({error}); download the file again") from None
     if not isinstance(value, dict):
-        raise TokenizerError(f"{path}: got a JSON {type(value).__name__}, expected an object {{...}}")
+        raise TokenizerError(
+            f"{path}: got a JSON {type(value).__name__}, expected an object {{...}}; download the file again"
+        )
     return value
 
 

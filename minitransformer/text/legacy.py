@@ -20,6 +20,7 @@ def wordpiece(folder: Path, settings: Settings, special: Mapping[str, AddedToken
     A text becomes ``[CLS] a [SEP]``, a pair ``[CLS] a [SEP] b [SEP]`` with type id 1 from b on.
     `special`: role -> token.
     """
+    check_class(settings, ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"))
     pieces = read_vocab_txt(folder / "vocab.txt")
     require(("unk_token", "cls_token", "sep_token"), special, pieces, folder / "vocab.txt")
     unk, cls, sep = (special[role].content for role in ("unk_token", "cls_token", "sep_token"))
@@ -45,6 +46,7 @@ def byte_level_bpe(folder: Path, settings: Settings, special: Mapping[str, Added
 
     Nothing is added around a text. `special`: role -> token.
     """
+    check_class(settings, ("GPT2Tokenizer",))
     pieces = read_vocab_json(folder / "vocab.json")
     added = {token.content for token in settings.added.values()}
     require(("eos_token",), special, pieces.keys() | added, folder / "vocab.json")
@@ -60,6 +62,16 @@ def byte_level_bpe(folder: Path, settings: Settings, special: Mapping[str, Added
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
+
+
+def check_class(settings: Settings, known: tuple[str, ...]) -> None:
+    """Refuse files of the same names that another tokenizer than these reads in another way."""
+    name = str(settings.config.get("tokenizer_class") or known[0]).removesuffix("Fast")
+    if name not in known:
+        raise TokenizerError(
+            f"{settings.folder}: tokenizer_class is {name}, without a tokenizer.json expected {' or '.join(known)}; "
+            "save the tokenizer as tokenizer.json"
+        )
 
 
 def require(roles: tuple[str, ...], special: Mapping[str, AddedToken], pieces: Container[str], path: Path) -> None:

@@ -34,6 +34,6 @@ def pipeline_settings(backend: tokenizers.Tokenizer) -> dict[str, Any]:
 def tokenizer_class(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> str:
     """The class that transformers should load: in doubt the general one, which takes tokenizer.json as it is."""
     steps = (backend.model, backend.normalizer, backend.pre_tokenizer, backend.decoder)
-    named = tuple(type(step).__name__ for step in steps) in NAMED_PIPELINES
-    named = named and getattr(backend.model, "max_input_chars_per_word", 100) == 100
-    return str(config.get("tokenizer_class")) if named and "tokenizer_class" in config else "PreTrainedTokenizerFast"
+    usual = tuple(type(step).__name__ for step in steps) in NAMED_PIPELINES
+    usual = usual and getattr(backend.model, "max_input_chars_per_word", 100) == 100
+    return str((usual and config.get("tokenizer_class")) or "PreTrainedTokenizerFast")

@@ -92,7 +92,7 @@ def added_tokens(folder: Path, config: dict[str, Any], special: set[str]) -> dic
         decoder = config["added_tokens_decoder"]
         if not isinstance(decoder, dict):
             raise wrong(folder, "added_tokens_decoder", decoder, "an object {id: token}")
-        entries = [(int(text) if text.isdecimal() and len(text) < 10 else text, token) for text, token in decoder.items()]
+        entries = [(int(key) if key.isdecimal() and len(key) < 10 else key, token) for key, token in decoder.items()]
     else:
         numbers = read_if_there(folder / "added_tokens.json")
         entries = [(number, {"content": text, "special": text in special}) for text, number in numbers.items()]
@@ -129,4 +129,4 @@ def added_token(folder: Path, name: str, fields: Any) -> AddedToken:
 
 def wrong(folder: Path, name: str, value: Any, expected: str) -> TokenizerError:
     """The error for a setting that cannot be."""
-    return TokenizerError(f"{folder}, tokenizer settings: {name} is {value!r:.100}, expected {expected}; correct the file")
+    return TokenizerError(f"{folder}, tokenizer settings: {name} is {value!r:.100}, expected {expected}; correct it")

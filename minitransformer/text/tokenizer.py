@@ -28,7 +28,7 @@ class Tokenizer:
     special: role -> token. config: tokenizer_config.json as it was read. notes: what the files left in doubt.
     model_max_length: the longest row the model takes; None when unset.
     model_input_names: the tensors of a batch. Where no file names them: input_ids and attention_mask, and
-    token_type_ids if the second text of a pair is marked and special tokens stand around texts (BERT yes, GPT-2 no).
+    token_type_ids if the special tokens of a pair tell its two texts apart (BERT yes; GPT-2, which has none, no).
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Tokenizer:
         self.padding_side = padding_side
         self.truncation_side = truncation_side
         self.notes = tuple(notes)
-        marked = any(self.encodings("", "")[0].type_ids) and backend.num_special_tokens_to_add(True) > 0
+        marked = any(self.encodings("", "")[0].type_ids)  # of the special tokens around two empty texts
         usual = ["input_ids", "token_type_ids", "attention_mask"] if marked else ["input_ids", "attention_mask"]
         self.model_input_names = list(model_input_names or usual)
 
