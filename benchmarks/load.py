@@ -19,14 +19,14 @@ from forward import MODELS
 from timing import machine, table
 
 CHILD = """
-import json, resource, sys, time
+import json, re, sys, time
 import torch, transformers
 import minitransformer as mt
 mt.load, mt.KVCache                      # imports what loading needs
 from transformers import AutoModel, BertModel, GPT2Model
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 load = {"ours": mt.load, "transformers": AutoModel.from_pretrained}[sys.argv[1]]
 before, began = peak(), time.perf_counter()
 model = load(sys.argv[2])

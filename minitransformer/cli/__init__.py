@@ -13,6 +13,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # importing what it needs would double the time of --help
 )
 app.command("quickstart")(quickstart.command)
 app.command("inspect")(inspect.command)

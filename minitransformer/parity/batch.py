@@ -83,13 +83,12 @@ def _random(config: TransformerConfig) -> dict[str, Tensor]:
     length = min(15, config.embed.max_positions or 15)
     lengths = torch.tensor([length, length // 3, length // 2, length, 2 * length // 3, length - 1]).clamp(min=1)
     real = torch.arange(length) < lengths[:, None]  # [B T]
-    ids = torch.randint(
-        1 if config.embed.vocab_size > 1 else 0, config.embed.vocab_size, real.shape, generator=generator
-    )
+    vocab_size = config.embed.vocab_size
+    ids = torch.randint(min(1, vocab_size - 1), vocab_size, real.shape, generator=generator)  # 0 is often padding
     padding = getattr(config.head, "pad_id", None) or 0
     batch = {"input_ids": ids.where(real, padding), "attention_mask": real.to(torch.int64)}
     if config.embed.token_types is not None:
         learned = config.embed.token_types == "learned"
-        kinds = config.embed.type_vocab_size if learned else config.embed.vocab_size
+        kinds = config.embed.type_vocab_size if learned else vocab_size
         batch["token_type_ids"] = torch.randint(0, kinds, real.shape, generator=generator)
     return batch

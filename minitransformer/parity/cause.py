@@ -8,7 +8,7 @@ from minitransformer.parity.ours import borrowed, open_book
 from minitransformer.parity.parts import Part
 from minitransformer.parity.report import ALONE
 from minitransformer.parity.suspects import SUSPECTS, Weights
-from minitransformer.parity.values import worst
+from minitransformer.parity.values import badness
 from minitransformer.parity.weights import describe, put_right, unlike
 
 UNKNOWN = "no single known change explains it"
@@ -23,7 +23,7 @@ def likely_cause(part: Part, weights: Weights) -> str:
     if not part.expected.isfinite().all():
         return "transformers' own numbers are NaN or infinite here"
     alone = part.alone()
-    book = next(name for name, x in alone.items() if x is worst(alone.values()))
+    book = max(alone, key=lambda name: badness(alone[name]))
     with borrowed(part.module):
         open_book(part.module.double(), book)
         if _fits(part):
@@ -44,7 +44,7 @@ def _wrong_weights(part: Part, theirs: Weights) -> list[str]:
     ours = {name: weight.detach() for name, weight in part.module.named_parameters(remove_duplicate=False)}
     wrong = unlike(ours, theirs)
     put_right(part.module, {name: theirs[name] for name in wrong})
-    guilty = [name for name in wrong if name not in ours]
+    guilty = [name for name in wrong if name not in ours and _fits(part)]
     for name in set(wrong) & set(ours):
         with _given_back(part):
             if not _fits(part, partial(put_right, part.module, {name: ours[name]})):

@@ -73,8 +73,7 @@ def parts(model: Transformer, batch: Mapping[str, Tensor], theirs: Values) -> li
         found.append(Part(place, path, _module(model, path), args, dict(named or {}), read, theirs[place], flat))
         return theirs[place]
 
-    ids = {key: x for key, x in takeable(model, flat).items() if key != "attention_mask"}
-    x = add("embedding", "embed", named=ids)  # [B T D], as are all up to the pooler
+    x = add("embedding", "embed", flat["input_ids"], takeable(model, flat).get("token_type_ids"))  # [B T D]
     mask = self_attention_mask(
         flat["attention_mask"], causal=stack.config.causal, queries=x.shape[1], past=0, device=x.device
     )

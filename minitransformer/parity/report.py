@@ -13,9 +13,8 @@ ALONE = 1e-9  # tolerated of one part alone, in float64, where rounding is 1e-15
 
 RULE = f"""\
 A difference is the largest of all tokens, each divided by the token's largest value (by 1 where that is smaller).
-Tolerated in float32, from the input up to a place: {THROUGH:.0e}, or {FLOORS} × the noise floor (transformers' eager
-against its sdpa) where that is more. Tolerated in float64, of a part alone that is fed with transformers' numbers:
-{ALONE:.0e}."""
+Tolerated are {THROUGH:.0e} from the input up to a place in float32 (or {FLOORS} × the noise floor, transformers' eager
+against its sdpa, where that is more), and {ALONE:.0e} of a part alone, fed with transformers' numbers in float64."""
 
 
 @dataclass(frozen=True, kw_only=True)

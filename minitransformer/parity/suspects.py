@@ -82,10 +82,8 @@ def mask(part: Part, weights: Weights) -> Changes:
     for causal, padding in product((True, False), (part.real, None)) if "mask" in part.kwargs else ():
         right = self_attention_mask(padding, causal=causal, queries=part.real.shape[1], past=0, device=part.real.device)
         kind = "causal" if causal else "bidirectional"
-        claim = (
-            f"the mask: transformers' numbers fit {kind} attention {'with' if padding is None else 'without'} padding"
-        )
-        yield claim, partial(part.kwargs.update, mask=right)
+        says = f"{kind} attention {'with' if padding is None else 'without'} padding"
+        yield f"the mask: transformers' numbers fit {says}", partial(part.kwargs.update, mask=right)
 
 
 def shifted_positions(part: Part, weights: Weights) -> Changes:
@@ -113,13 +111,15 @@ def dropped(part: Part, weights: Weights) -> Changes:
 def missing_norm(part: Part, weights: Weights) -> Changes:
     """A norm that is not there."""
     own = part.own(weights)
-    norms = [name.removesuffix("weight") for name, x in own.items() if name.endswith("weight") and x.ndim == 1]
+    norms = [name.rpartition(".")[0] for name, x in own.items() if name.endswith("weight") and x.ndim == 1]
     for path, eps in product(norms, EPS):
-        if not isinstance(getattr(part.module, path.rstrip("."), None), LayerNorm):
-            norm = LayerNorm(len(own[f"{path}weight"]), eps)
-            put_right(norm, {name: own[path + name] for name in ("weight", "bias")})
-            holder, name = (part.module, path.rstrip(".")) if path else (part, "module")
-            yield f"{path.rstrip('.') or 'the norm'} is missing", partial(setattr, holder, name, norm)
+        there = getattr(part.module, path, None) if path else part.module
+        if not isinstance(there, LayerNorm):
+            right = {name: own[f"{path}.{name}".lstrip(".")] for name in ("weight", "bias")}
+            norm = LayerNorm(len(right["bias"]), eps)
+            put_right(norm, right)
+            change = partial(setattr, part.module, path, norm) if path else partial(setattr, part, "module", norm)
+            yield f"{path or 'the norm'} is missing", change
 
 
 def tied_table(part: Part, weights: Weights) -> Changes:

@@ -15,6 +15,9 @@ from minitransformer.model import build
 from minitransformer.parity.values import Values, head_values
 from minitransformer.pretrained import Pretrained
 
+# What a config.json may say about the form of the output, without changing a number in it.
+OUTPUT = {"return_dict": True, "output_attentions": False, "use_cache": False}
+
 
 def import_transformers() -> Any:
     """The library, or one line that says how to get it."""
@@ -34,11 +37,8 @@ def quiet(transformers: Any) -> Iterator[None]:
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
 
     logging = transformers.utils.logging
-    verbosity, bars, no_hub_bars = (
-        logging.get_verbosity(),
-        logging.is_progress_bar_enabled(),
-        are_progress_bars_disabled(),
-    )
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub_bars = not are_progress_bars_disabled()
     with warnings.catch_warnings(action="ignore"):
         logging.set_verbosity(logging.CRITICAL)
         logging.disable_progress_bar()
@@ -48,7 +48,7 @@ def quiet(transformers: Any) -> Iterator[None]:
             logging.set_verbosity(verbosity)
             if bars:
                 logging.enable_progress_bar()  # and the hub's with them
-            if bars and no_hub_bars:
+            if bars and not hub_bars:
                 disable_progress_bars()
 
 
@@ -71,7 +71,7 @@ def load_theirs(
         with torch.random.fork_rng(devices=[]):  # it draws first values for what the file has not
             theirs, found = cls.from_pretrained(
                 folder,
-                config=cls.config_class.from_dict(dict(raw)),
+                config=cls.config_class.from_dict({**raw, **OUTPUT}),
                 attn_implementation="eager",
                 dtype=next(model.parameters()).dtype,
                 local_files_only=True,
@@ -118,7 +118,7 @@ def run_theirs(theirs: Any, batch: Mapping[str, Tensor], final_norm: str | None)
             norm = theirs.get_submodule(final_norm)
             hook = norm.register_forward_pre_hook(lambda _, args: seen.update(last_block=args[0]))
             undo.callback(hook.remove)
-        output = theirs(**batch, output_hidden_states=True, return_dict=True)
+        output = theirs(**batch, output_hidden_states=True)
     embedding, *blocks = output.hidden_states
     last = blocks[-1]
     blocks[-1] = seen.get("last_block", last)

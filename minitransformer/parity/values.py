@@ -32,4 +32,9 @@ def at_tokens(place: str, x: Tensor, real: Tensor) -> Tensor:
 
 def worst(differences: Iterable[float]) -> float:
     """The largest difference; NaN is larger than any number."""
-    return max(differences, key=lambda x: (math.isnan(x), x))
+    return max(differences, key=badness)
+
+
+def badness(x: float) -> tuple[bool, float]:
+    """What to sort differences by."""
+    return math.isnan(x), x
