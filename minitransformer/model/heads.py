@@ -187,7 +187,11 @@ class QuestionAnswering(nn.Module):
         return {"start_logits": start, "end_logits": end}
 
     def loss(self, logits: Logits, targets: Mapping[str, Tensor]) -> SumAndCount:
-        """targets: start_positions, end_positions int [B]; a place at or past the end is not judged."""
+        """targets: start_positions, end_positions int [B]; a place at or past the end is not judged.
+
+        The mean is over all places that are judged. transformers takes the mean of the starts and of the ends, and
+        then of the two: the same, unless more of one than of the other are past the end.
+        """
         length = logits["start_logits"].shape[1]
         places = torch.cat([_labels(targets, "start_positions").flatten(), _labels(targets, "end_positions").flatten()])
         scores = torch.cat([logits["start_logits"], logits["end_logits"]])  # [2B T]

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from huggingface_hub.constants import ENDPOINT
 from safetensors.torch import save
 from storage_helpers import run_python
 from torch import ones
@@ -228,5 +229,5 @@ def test_no_network_and_nothing_in_the_cache(tmp_path):
 
 @pytest.mark.online
 def test_the_real_hub(tmp_path):
-    answers = ask(tmp_path, "https://huggingface.co", "hf-internal-testing/tiny-random-bert", HF_TOKEN="")
+    answers = ask(tmp_path, ENDPOINT, "hf-internal-testing/tiny-random-bert", HF_TOKEN="")
     assert "config.json" in present(answers[0][0])
