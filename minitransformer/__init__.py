@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from minitransformer.model import Output, Transformer, build, capture
     from minitransformer.modules import KVCache
     from minitransformer.pretrained import Pretrained, load
+    from minitransformer.tasks import Row
     from minitransformer.text import Batch, Tokenizer
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ _HOMES = {
     "KVCache": "modules",
     "Pretrained": "pretrained",
     "load": "pretrained",
+    "Row": "tasks",
     "Batch": "text",
     "Tokenizer": "text",
 }
@@ -43,6 +45,7 @@ __all__ = [
     "MiniTransformerError",
     "Output",
     "Pretrained",
+    "Row",
     "Tokenizer",
     "Transformer",
     "TransformerConfig",

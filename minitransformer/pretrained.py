@@ -1,5 +1,6 @@
 """The public face: `load` a model by name, and `Pretrained`, a Transformer with its tokenizer and its verbs."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -102,6 +103,10 @@ class Pretrained:
                 f"predict: got a model with the head {self.transformer.config.task}, expected sequence-classification; "
                 f"fine-tune one, or load(name, head='sequence-classification')"
             )
+        if len(self.labels) == 1 or self.raw_config.get("problem_type") not in (None, "single_label_classification"):
+            raise InputError("predict: this head regresses, or gives several labels; read model(**batch).logits")
+        if batch_size < 1:
+            raise InputError(f"batch_size: got {batch_size}, expected 1 or more")
         texts = [texts] if isinstance(texts, str) else list(texts)
         return classify.predict(
             self.transformer, self.tokenizer, self.labels, texts, max_length=self.max_length, batch_size=batch_size
@@ -109,6 +114,8 @@ class Pretrained:
 
     def save(self, folder: str | PathLike[str]) -> None:
         """Write a folder that `load` and transformers' from_pretrained read. All of it appears, or nothing."""
+        if not os.fspath(folder):
+            raise InputError("save: got an empty name, expected that of a folder")
         with atomic_folder(Path(folder)) as staging:
             self.write(staging)
 
@@ -153,6 +160,9 @@ def load(
     chosen = head_of(raw, family) if head is None else head
     if chosen not in family.classes:
         raise ConfigError(f"head: got {chosen!r}, expected one of {', '.join(family.classes)} for {family.model_type}")
+    tokenizer = _tokenizer(folder)
+    if chosen == "sequence-classification" and head is not None and tokenizer is not None:
+        _pad_with_eos(raw, tokenizer)
     transformer, report = load_checkpoint(
         folder,
         family,
@@ -167,7 +177,8 @@ def load(
     )
     if device is not None:
         transformer.to(device)
-    tokenizer = _tokenizer(folder, transformer)
+    if tokenizer is not None:
+        _check_vocabulary(folder, tokenizer, transformer)
     return Pretrained(transformer, family=family, raw_config=raw, tokenizer=tokenizer, report=report)
 
 
@@ -194,8 +205,12 @@ def label_names(raw: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _label_fields(labels: Sequence[str] | int) -> dict[str, Any]:
     """The fields of a config.json that say which labels there are."""
-    names = [f"LABEL_{i}" for i in range(labels)] if isinstance(labels, int) else list(labels)
-    if isinstance(labels, str) or len(set(names)) != len(names) or not names:
+    names: list[str] = []
+    if isinstance(labels, int) and not isinstance(labels, bool):
+        names = [f"LABEL_{i}" for i in range(labels)]
+    elif isinstance(labels, Sequence) and not isinstance(labels, str):
+        names = list(labels)
+    if len(set(names)) != len(names) or not names:
         raise ConfigError(f"labels: got {labels!r}, expected a number, or a list of at least one name, each once")
     return {
         "id2label": {str(i): name for i, name in enumerate(names)},
@@ -203,16 +218,29 @@ def _label_fields(labels: Sequence[str] | int) -> dict[str, Any]:
     }
 
 
-def _tokenizer(folder: Path, transformer: Transformer) -> Tokenizer | None:
-    """The tokenizer beside the weights, if there is one; it must not know more tokens than the model."""
+def _tokenizer(folder: Path) -> Tokenizer | None:
+    """The tokenizer beside the weights, if there is one."""
     try:
-        tokenizer = load_tokenizer(folder)
+        return load_tokenizer(folder)
     except NotFoundError:
         return None
+
+
+def _pad_with_eos(raw: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """Name the end token as padding where nothing is: a classifier that reads the last token must know what padding is.
+
+    So GPT-2 becomes a classifier that transformers, too, can give several texts at once.
+    """
+    if raw.get("pad_token_id") is None and tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
+        raw["pad_token_id"] = tokenizer.eos_token_id
+        tokenizer.special["pad_token"] = tokenizer.special["eos_token"]
+
+
+def _check_vocabulary(folder: Path, tokenizer: Tokenizer, transformer: Transformer) -> None:
+    """Raise a TokenizerError if the tokenizer knows more tokens than the model."""
     size = transformer.config.embed.vocab_size
     if len(tokenizer) > size:
         raise TokenizerError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the model embeds {size}; "
             f"the tokenizer belongs to another model"
         )
-    return tokenizer

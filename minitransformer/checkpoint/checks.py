@@ -72,7 +72,7 @@ def refuse(differences: Differences, context: Context, *, strict: bool) -> None:
     lines += _layers(context.plan, context.shapes)
     if len(differences.missing) * 2 > len(context.plan.entries):
         lines += _better_family(context)
-    lines += _advice(differences)
+    lines += _advice(differences, context.plan)
     what = f"{context.family.model_type}, {context.config.task}"
     message = f"{context.where}: the tensors do not fit the config ({what})\n  " + "\n  ".join(lines)
     if strict or differences.missing or differences.misshapen:
@@ -160,12 +160,14 @@ def _better_family(context: Context) -> list[str]:
     return [f"the names in the file look like {best}: {counts[best]} of {len(context.shapes)} match"]
 
 
-def _advice(differences: Differences) -> list[str]:
+def _advice(differences: Differences, plan: Plan) -> list[str]:
     """What to try, by what is wrong."""
     ours = [entry.ours[0] for entry in (*differences.missing, *(entry for entry, _ in differences.misshapen))]
     if any("head.lm.weight" in entry.ours for entry in differences.missing):
         return ["for a head that is the token table: load(name, config={'tie_word_embeddings': True})"]
-    if ours and all(name.startswith(("head.", "pooler.")) for name in ours):
+    in_head = [entry for entry in plan.entries if entry.ours[0].startswith("head.")]
+    some_missing = 0 < sum(entry in differences.missing for entry in in_head) < len(in_head)
+    if ours and all(name.startswith(("head.", "pooler.")) for name in ours) and not some_missing:
         return ["for a head with new random weights: load(name, head=..., new_head=True)"]
     if ours or not differences.unexpected:
         return ["is config.json the one that belongs to this file?"]

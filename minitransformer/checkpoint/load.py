@@ -105,7 +105,8 @@ def _fit(
 ) -> _Fit:
     model = build(config, device="meta")
     prefix, plan = fit_plan(family, model, names)
-    second = {plan.source[ours].file: name for name, ours in plan.ties.items() if name in names and ours in plan.source}
+    repeats = {**plan.ties, **{name: ours for name, (ours, _) in plan.copies.items()}}
+    second = {plan.source[ours].file: name for name, ours in repeats.items() if name in names and ours in plan.source}
     sources = {file: file if file in names else second[file] for file in plan.files if file in names or file in second}
     fresh: dict[str, str] = {}
     for part in ("head.", "pooler."):
@@ -183,6 +184,7 @@ def _report(
         tied=ties,
         fresh=fit.fresh,
         notes=notes,
+        commit=Path(source).name if Path(source).parent.name == "snapshots" else None,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from minitransformer.errors import MiniTransformerError
-from minitransformer.families import Alias, Copy, Family, Ignore, Map, Rule, Split, Tie
+from minitransformer.families import Copy, Family, Ignore, Map, Rule, Split, Tie
 from minitransformer.model import Transformer
 
 Shape = tuple[int, ...]
@@ -49,7 +49,6 @@ class Plan:
     ties: Mapping[str, str]  # second name in the file -> ours
     copies: Mapping[str, tuple[str, str]]  # unused name in the file -> (ours, why)
     ignored: tuple[Ignore, ...]
-    aliases: tuple[Alias, ...]
 
     @property
     def files(self) -> dict[str, Entry]:
@@ -60,12 +59,6 @@ class Plan:
     def source(self) -> dict[str, Entry]:
         """The entries by each name of ours."""
         return {name: entry for entry in self.entries for name in entry.ours}
-
-    def modern(self, name: str) -> str:
-        """A file's name, in today's spelling."""
-        for alias in self.aliases:
-            name = re.sub(alias.pattern, alias.replacement, name)
-        return name
 
     def why_ignored(self, name: str) -> str | None:
         """Why a name of the file is passed over; None if nothing says so."""
@@ -98,7 +91,6 @@ def make_plan(family: Family, model: Transformer, *, prefix: str) -> Plan:
         },
         copies={rule.file: (rule.ours, rule.why) for rule in rules if isinstance(rule, Copy) and rule.ours in shapes},
         ignored=tuple(rule for rule in rules if isinstance(rule, Ignore)),
-        aliases=tuple(rule for rule in rules if isinstance(rule, Alias)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minitransformer.finetune.loop import Step
@@ -21,19 +21,21 @@ def progress_bar() -> "Iterator[Callable[[Step], None]]":
         TextColumn("loss {task.fields[loss]:.3f}  rate {task.fields[rate]:.1e}  {task.fields[speed]:.0f} rows/s"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        running = bar.add_task("training", total=None, epoch=1, loss=0.0, rate=0.0, speed=0.0, visible=False)
+    bar = Progress(*columns, console=Console(stderr=True))
 
-        def watch(step: "Step") -> None:
-            bar.update(
-                running,
-                completed=step["step"],
-                total=step["steps"],
-                epoch=step["epoch"],
-                loss=step["loss"],
-                rate=step["learning_rate"],
-                speed=step["rows_per_second"],
-                visible=True,
-            )
+    def watch(step: "Step") -> None:
+        figures: dict[str, Any] = {
+            "loss": step["loss"],
+            "rate": step["learning_rate"],
+            "speed": step["rows_per_second"],
+        }
+        if not bar.tasks:  # nothing is drawn before there is something to show
+            bar.start()
+            bar.add_task("training", total=step["steps"], epoch=step["epoch"], **figures)
+        bar.update(bar.tasks[0].id, completed=step["step"], epoch=step["epoch"], **figures)
 
+    try:
         yield watch
+    finally:
+        if bar.tasks:
+            bar.stop()

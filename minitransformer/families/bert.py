@@ -40,7 +40,7 @@ POOLED = ("base", "pretraining", "sequence-classification", "multiple-choice")
 
 
 def config(raw: Raw, head: str) -> TransformerConfig:
-    """config.json and a head's name, in our terms. As a causal-lm, BERT is a decoder: same weights, causal mask."""
+    """config.json and a head's name, in our terms. With `is_decoder`, a causal-lm has a causal mask."""
     refuse(raw, {**NOWHERE, "position_embedding_type": ("absolute", None)})
     causal = head == "causal-lm" and flag(raw, "is_decoder", default=False)
     if not causal:

@@ -46,8 +46,9 @@ def train(
 
             batch = classify.collate(tokenizer, [texts[i] for i in places], recipe.max_length).to(device)
             model.train()
-            torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout, too, depends on the seed and the step alone
-            loss = model(**batch, labels=targets[places].to(device)).loss
+            with torch.random.fork_rng():  # dropout, too, depends on the seed and the step alone
+                torch.manual_seed(recipe.seed * 1_000_003 + step)
+                loss = model(**batch, labels=targets[places].to(device)).loss
             if not torch.isfinite(loss):
                 raise MiniTransformerError(
                     f"the loss is {loss.item()} at step {step + 1} of {steps}; try a lower learning rate"

@@ -19,11 +19,11 @@ def read_rows(path: str | Path, *, text: str = "text", label: str = "label") -> 
     path = Path(path)
     if not path.is_file():
         raise NotFoundError(f"{path}: no such file")
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: got a {path.suffix or 'nameless'} file, expected one of {', '.join(SUFFIXES)}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
-            read = _objects(lines, path) if path.suffix == ".jsonl" else _table(lines, path, (text, label))
+            read = _objects(lines, path) if path.suffix.lower() == ".jsonl" else _table(lines, path, (text, label))
             rows = [_row(record, line, path, text, label) for line, record in read]
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
@@ -35,7 +35,7 @@ def read_rows(path: str | Path, *, text: str = "text", label: str = "label") -> 
 def _table(lines: Iterable[str], path: Path, columns: tuple[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and record for each line after the header. Quotes mean something in csv, nothing in tsv."""
     csv.field_size_limit(1 << 24)
-    tsv = path.suffix == ".tsv"
+    tsv = path.suffix.lower() == ".tsv"
     reader = csv.DictReader(
         lines, delimiter="\t" if tsv else ",", quoting=csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL, strict=True
     )
@@ -108,7 +108,7 @@ def split(rows: Sequence[Row], held_out: int, *, seed: int) -> tuple[list[Row], 
     seen: Counter[str] = Counter()
     shares = []
     for row in shuffled:
-        shares.append((seen[row.label] / counts[row.label], row))
+        shares.append(((seen[row.label] + 0.5) / counts[row.label], row))  # a label's only row is not held out
         seen[row.label] += 1
     order = [row for _, row in sorted(shares, key=lambda share: share[0])]
     return order[held_out:], order[:held_out]

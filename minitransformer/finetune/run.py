@@ -1,10 +1,13 @@
 """A whole run: rows, a model with a new head, the loop, a score on rows it has not seen, a folder."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
+
+import torch
 
 from minitransformer.errors import DataError, MiniTransformerError
 from minitransformer.finetune.loop import Step, train
@@ -49,12 +52,16 @@ def run(
     refuse_full_folder(out)
     given = _rows(rows, text, label)
     if isinstance(held_out, float | int):
+        if not 0 < held_out < 1:
+            raise DataError(f"held-out share: got {held_out}, expected a number between 0 and 1")
         training, unseen = split(given, max(1, round(held_out * len(given))), seed=recipe.seed)
     else:
         training, unseen = given, _rows(held_out, text, label)
     labels = label_set(training)
     check_labels(unseen, labels, "held-out rows")
-    model = load(name, head="sequence-classification", labels=labels, new_head=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)  # for the new head's first values
+        model = load(name, head="sequence-classification", labels=labels, new_head=True)
     return train_and_save(model, training, unseen, out=out, recipe=recipe, watch=watch)
 
 
@@ -69,6 +76,7 @@ def train_and_save(
         if watch is not None:
             watch(step)
     after = accuracy(model, unseen)
+    _make_folder(out.parent)
     with atomic_folder(out) as staging:
         model.write(staging)
         figures = {"before": before, "accuracy": after, "train_rows": len(training), "held_out_rows": len(unseen)}
@@ -83,10 +91,19 @@ def accuracy(model: Pretrained, rows: Sequence[Row]) -> float:
 
 
 def refuse_full_folder(out: Path) -> None:
-    """Raise before the work rather than after it: the folder must be new, and its parent must be there."""
+    """Raise before the work rather than after it: the folder must be new or empty, and in a place to write to."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MiniTransformerError(f"{out}: it exists and is not empty; give a new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise MiniTransformerError(f"{out}: {there} is no folder that can be written to; give another place")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MiniTransformerError(f"{folder}: cannot be made: {error.strerror}; give another place") from error
 
 
 def _rows(rows: str | PathLike[str] | Sequence[Row], text: str, label: str) -> list[Row]:

@@ -128,6 +128,7 @@ def capture(model: nn.Module, names: str | Iterable[str]) -> Iterator[Seen]:
     """
     seen: Seen = {}
     names = [names] if isinstance(names, str) else list(names)
+    model = getattr(model, "transformer", model)  # what `load` returns holds the model
     with ExitStack() as undo:
         for name, point in select(model, names).items() if names else ():
             undo.callback(_watch(point, partial(seen.__setitem__, name)))

@@ -24,6 +24,8 @@ from minitransformer.errors import InputError
 from minitransformer.modules import LayerNorm
 from minitransformer.ops import BOOKS, Book
 
+IGNORED = -100  # the label of what is not judged
+
 Logits = dict[str, Tensor]
 SumAndCount = tuple[Tensor, Tensor]
 
@@ -76,10 +78,10 @@ class LanguageModel(nn.Module):
 
     def loss(self, logits: Logits, targets: Mapping[str, Tensor]) -> SumAndCount:
         """targets: labels int [B T], -100 where nothing is judged; for causal-lm they are the input_ids themselves."""
-        kept = logits["logits"].shape[1] - self.shift
-        return self.book.cross_entropy(  # label t + shift belongs to logits t
-            logits["logits"][:, :kept].flatten(0, 1), _labels(targets, "labels")[:, self.shift :].flatten()
-        )
+        scores = logits["logits"]  # [B T V]
+        labels = _target(targets, "labels", scores.shape[:2], scores.shape[2])
+        kept = scores.shape[1] - self.shift  # label t + shift belongs to logits t
+        return self.book.cross_entropy(scores[:, :kept].flatten(0, 1), labels[:, self.shift :].flatten())
 
 
 class Pretraining(nn.Module):
@@ -101,11 +103,11 @@ class Pretraining(nn.Module):
 
     def loss(self, logits: Logits, targets: Mapping[str, Tensor]) -> SumAndCount:
         """targets: labels int [B T] (-100: not judged), next_sentence_label int [B]. The sum of two means, count 1."""
-        words, judged = self.book.cross_entropy(
-            logits["prediction_logits"].flatten(0, 1), _labels(targets, "labels").flatten()
-        )
+        tokens, relations = logits["prediction_logits"], logits["seq_relationship_logits"]
+        labels = _target(targets, "labels", tokens.shape[:2], tokens.shape[2])
+        words, judged = self.book.cross_entropy(tokens.flatten(0, 1), labels.flatten())
         pairs, count = self.book.cross_entropy(
-            logits["seq_relationship_logits"], _labels(targets, "next_sentence_label").flatten()
+            relations, _target(targets, "next_sentence_label", relations.shape[:1], 2)
         )
         return words / judged + pairs / count, torch.ones_like(count)
 
@@ -142,15 +144,17 @@ class SequenceClassification(nn.Module):
 
     def loss(self, logits: Logits, targets: Mapping[str, Tensor]) -> SumAndCount:
         """targets: labels int [B]; or float, [B] for one label, [B labels] of 0 and 1 for several at once."""
-        labels = _labels(targets, "labels")
         scores = logits["logits"]
-        if self.config.num_labels == 1:
+        batch, count = scores.shape
+        labels = _given(targets, "labels", (batch,), (batch, 1), (batch, count))
+        if count == 1:
             errors = (scores.flatten() - labels.flatten().to(scores.dtype)).square()
-            return errors.sum(), torch.ones_like(labels.flatten(), dtype=torch.int64).sum()
+            return errors.sum(), torch.ones_like(errors, dtype=torch.int64).sum()
         if labels.is_floating_point():
-            losses = nn.functional.binary_cross_entropy_with_logits(scores, labels, reduction="sum")
-            return losses, torch.ones_like(labels, dtype=torch.int64).sum()
-        return self.book.cross_entropy(scores, labels.flatten())
+            wanted = _given(targets, "labels", (batch, count)).to(scores.dtype)
+            losses = nn.functional.binary_cross_entropy_with_logits(scores, wanted, reduction="sum")
+            return losses, torch.ones_like(wanted, dtype=torch.int64).sum()
+        return self.book.cross_entropy(scores, _target(targets, "labels", (batch,), count))
 
 
 class TokenClassification(nn.Module):
@@ -169,7 +173,9 @@ class TokenClassification(nn.Module):
 
     def loss(self, logits: Logits, targets: Mapping[str, Tensor]) -> SumAndCount:
         """targets: labels int [B T], -100 where nothing is judged."""
-        return self.book.cross_entropy(logits["logits"].flatten(0, 1), _labels(targets, "labels").flatten())
+        scores = logits["logits"]  # [B T labels]
+        labels = _target(targets, "labels", scores.shape[:2], scores.shape[2])
+        return self.book.cross_entropy(scores.flatten(0, 1), labels.flatten())
 
 
 class QuestionAnswering(nn.Module):
@@ -192,8 +198,8 @@ class QuestionAnswering(nn.Module):
         The mean is over all places that are judged. transformers takes the mean of the starts and of the ends, and
         then of the two: the same, unless more of one than of the other are past the end.
         """
-        length = logits["start_logits"].shape[1]
-        places = torch.cat([_labels(targets, "start_positions").flatten(), _labels(targets, "end_positions").flatten()])
+        batch, length = logits["start_logits"].shape
+        places = torch.cat([_target(targets, name, (batch,)) for name in ("start_positions", "end_positions")])
         scores = torch.cat([logits["start_logits"], logits["end_logits"]])  # [2B T]
         return self.book.cross_entropy(scores, places.clamp(0, length), ignore_index=length)
 
@@ -217,7 +223,8 @@ class MultipleChoice(nn.Module):
 
     def loss(self, logits: Logits, targets: Mapping[str, Tensor]) -> SumAndCount:
         """targets: labels int [B], the right choice."""
-        return self.book.cross_entropy(logits["logits"], _labels(targets, "labels").flatten())
+        scores = logits["logits"]
+        return self.book.cross_entropy(scores, _target(targets, "labels", scores.shape[:1], scores.shape[1]))
 
 
 Head = LanguageModel | Pretraining | SequenceClassification | TokenClassification | QuestionAnswering | MultipleChoice
@@ -240,7 +247,27 @@ def head(config: HeadConfig, model: TransformerConfig) -> Head:
             return MultipleChoice(config, model)
 
 
-def _labels(targets: Mapping[str, Tensor], name: str) -> Tensor:
+def _given(targets: Mapping[str, Tensor], name: str, *shapes: tuple[int, ...]) -> Tensor:
+    """The target of that name, if it is there and has one of these shapes; else an InputError."""
     if name not in targets:
         raise InputError(f"{name}: this head needs it for its loss; got {', '.join(sorted(targets)) or 'nothing'}")
-    return targets[name]
+    target = targets[name]
+    if not isinstance(target, Tensor) or tuple(target.shape) not in shapes:
+        got = list(target.shape) if isinstance(target, Tensor) else type(target).__name__
+        wanted = " or ".join(str(list(shape)) for shape in dict.fromkeys(shapes))
+        raise InputError(f"{name}: got {got}, expected a tensor of shape {wanted}")
+    return target
+
+
+def _target(targets: Mapping[str, Tensor], name: str, shape: tuple[int, ...], classes: int | None = None) -> Tensor:
+    """The target of that name as int64, checked: of this shape, each below `classes` or what is not judged."""
+    target = _given(targets, name, tuple(shape))
+    if target.is_floating_point():
+        raise InputError(f"{name}: got {target.dtype}, expected whole numbers")
+    if classes is not None and target.device.type == "cpu":
+        wrong = ((target < 0) | (target >= classes)) & (target != IGNORED)
+        if wrong.any():
+            raise InputError(
+                f"{name}: got {int(target[wrong][0])}, expected 0 to {classes - 1}, or {IGNORED} for what is not judged"
+            )
+    return target.to(torch.int64)

@@ -83,7 +83,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def relu(x: Tensor) -> Tensor:
     """max(0, x): the activation of Vaswani et al. 2017, eq. 2."""
-    return x.clamp(min=0)
+    return torch.where(x > 0, x, 0)
 
 
 def gelu(x: Tensor) -> Tensor:

@@ -105,3 +105,11 @@ def test_the_split_is_stratified_like_scikit_learns(held_out):
 def test_a_split_that_leaves_nothing_is_refused(held_out):
     with pytest.raises(DataError, match="held-out rows"):
         split([Row("x", "a")] * 5, held_out, seed=0)
+
+
+def test_the_only_row_of_a_label_is_not_held_out():
+    rows = [Row("x", "a")] * 10 + [Row("y", "b")] * 9 + [Row("z", "rare")]
+    for seed in range(5):
+        training, unseen = split(rows, 4, seed=seed)
+        assert Row("z", "rare") in training
+        assert {row.label for row in unseen} == {"a", "b"}

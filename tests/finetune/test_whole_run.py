@@ -104,3 +104,57 @@ def test_ctrl_c_leaves_no_folder(small_bert, table, tmp_path):
 def _mapped(pid):
     with open(f"/proc/{pid}/maps") as lines:
         return [line.split()[-1] for line in lines]
+
+
+def test_the_same_seed_gives_the_same_run_head_and_all_and_leaves_the_callers_generator(small_bert, table, tmp_path):
+    torch.manual_seed(11)
+    expected = torch.rand(4)
+    torch.manual_seed(11)
+    runs = [
+        mt.finetune(small_bert, "classify", table, out=tmp_path / name, recipe=Recipe(epochs=1, seed=seed))
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert torch.equal(torch.rand(4), expected)
+    losses = [[step["loss"] for step in run.steps] for run in runs]
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 1.5, float("nan")])
+def test_a_held_out_share_is_between_0_and_1(small_bert, table, tmp_path, share):
+    with pytest.raises(DataError, match="held-out share"):
+        mt.finetune(small_bert, "classify", table, out=tmp_path / "a", held_out=share)
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_and_nothing_is_made_before_the_end(small_bert, table, tmp_path):
+    with pytest.raises(MiniTransformerError, match=r"rows\.csv is no folder"):
+        mt.finetune(small_bert, "classify", table, out=table / "a")
+    with pytest.raises(DataError):
+        mt.finetune(small_bert, "classify", table, out=tmp_path / "x" / "y", label="none")
+    assert not (tmp_path / "x").exists()
+
+
+def test_predict_refuses_heads_without_one_label_for_each_text(small_bert):
+    with pytest.raises(MiniTransformerError, match="regresses"):
+        mt.load(small_bert, head="sequence-classification", labels=1).predict("good")
+    several = {"problem_type": "multi_label_classification"}
+    with pytest.raises(MiniTransformerError, match="several labels"):
+        mt.load(small_bert, head="sequence-classification", labels=3, config=several).predict("good")
+    with pytest.raises(MiniTransformerError, match="batch_size"):
+        mt.load(small_bert, head="sequence-classification").predict("good", batch_size=0)
+
+
+def test_a_gpt2_classifier_can_be_batched_by_transformers(tmp_path):
+    """GPT-2 has no padding; as a classifier it gets one, and transformers reads it from the saved folder."""
+    import tokenizers
+
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())  # one for each byte
+    alphabet = {letter: i for i, letter in enumerate([*letters, "<|endoftext|>"])}
+    tokenizers.Tokenizer(tokenizers.models.BPE(alphabet, [])).model.save(str(tmp_path))
+    config = transformers.GPT2Config(vocab_size=257, n_embd=8, n_layer=1, n_head=2)
+    config.bos_token_id = config.eos_token_id = 256
+    transformers.GPT2Model(config).save_pretrained(tmp_path)
+    model = mt.load(tmp_path, head="sequence-classification", labels=["no", "yes"])
+    model.save(tmp_path / "saved")
+    texts = ["ab", "abc def", "g"]
+    assert transformers_labels(tmp_path / "saved", texts) == [p.label for p in model.predict(texts)]
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["pad_token_id"] == 256

@@ -4,6 +4,7 @@ import pytest
 import torch
 from small_models import bert, gpt2, ids, noisy, paper
 
+from minitransformer.config import TokenClassificationConfig
 from minitransformer.errors import InputError
 
 IDS = ids(2, 5)
@@ -117,3 +118,22 @@ def test_a_decoder_that_needs_none():
         MODELS["gpt2"].decode(IDS, memory=MODELS["bert"].encode(IDS))
     with pytest.raises(InputError, match="memory_mask: this decoder has no cross-attention"):
         MODELS["gpt2"].decode(IDS, memory_mask=torch.ones(2, 5))
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (torch.tensor([[0], [1]]), "got [2, 1], expected a tensor of shape [2, 5]"),
+        (torch.zeros(5, 2, dtype=torch.int64), "got [5, 2]"),
+        (torch.full((2, 5), 3), "got 3, expected 0 to 2, or -100"),
+        (torch.full((2, 5), -1), "got -1"),
+        (torch.zeros(2, 5), "expected whole numbers"),
+        ([[0] * 5] * 2, "got list"),
+    ],
+)
+@pytest.mark.parametrize("book", ["by_hand", "fused"])
+def test_labels_that_do_not_fit_are_refused(labels, told, book):
+    model = noisy(bert(head=TokenClassificationConfig(num_labels=3))).use(book)
+    with pytest.raises(InputError) as error:
+        model(IDS, labels=labels)
+    assert told in str(error.value)

@@ -136,6 +136,12 @@ def test_functions_of_one_tensor(name, dtype, shape, size):
 
 
 @DTYPES
+@pytest.mark.parametrize("name", ["relu", "gelu", "gelu_tanh", "silu"])
+def test_activations_at_zero_and_far_out(name, dtype):
+    assert_books_equal(lambda book: getattr(book, name), [torch.tensor([0.0, -0.0, 80.0, -80.0], dtype=dtype)])
+
+
+@DTYPES
 @given(shape=st.lists(st.integers(1, 7), min_size=1, max_size=3), shift=st.sampled_from([0.0, 3.0]))
 def test_norms(dtype, shape, shift):
     x = normal(*shape, dtype=dtype) + shift

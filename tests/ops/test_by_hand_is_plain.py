@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from minitransformer.ops import BOOKS, by_hand
 
 KERNELS = ["softmax", "layer_norm", "gelu", "silu", "relu", "nll_loss", "attention"]
-PLAIN_TORCH = {"Tensor", "finfo", "float32", "float64", "arange", "stack", "erf", "tanh", "sigmoid"} | {
+PLAIN_TORCH = {"Tensor", "finfo", "float32", "float64", "arange", "stack", "where", "erf", "tanh", "sigmoid"} | {
     "zeros_like",
     "rand_like",
 }
