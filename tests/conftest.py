@@ -1,5 +1,7 @@
 """What every test gets: one thread for each worker, a fixed seed, and markers that skip where something is missing."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import settings
@@ -17,6 +19,12 @@ def pytest_collection_modifyitems(config, items):
         for marker, why in {"online": "needs the network", "slow": "the longer form of a test"}.items():
             if item.get_closest_marker(marker) and marker not in config.option.markexpr:
                 item.add_marker(pytest.mark.skip(reason=f"{why}; run with -m {marker}"))
+
+
+def pytest_sessionfinish(session):
+    """Remove what `oracle.py` keeps for a whole session: a worker of xdist ends without its exit handlers."""
+    if "oracle" in sys.modules:
+        sys.modules["oracle"]._HOME.cleanup()
 
 
 @pytest.fixture(autouse=True)

@@ -23,12 +23,9 @@ app.command("predict")(predict.command)
 
 
 def main() -> None:
-    """Run a command. An error of ours is one message and exit code 2; Ctrl-C is exit code 130."""
+    """Run a command. An error of ours is one message and exit code 2; Ctrl-C is exit code 130, by typer."""
     try:
-        app(standalone_mode=True)
+        app()
     except MiniTransformerError as error:
         print(f"minitransformer: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nminitransformer: stopped; nothing half-written is left", file=sys.stderr)
-        sys.exit(130)
