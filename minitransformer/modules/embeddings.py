@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from minitransformer.config import TokenEmbeddingConfig
 from minitransformer.errors import InputError
 from minitransformer.modules.norm import LayerNorm
-from minitransformer.modules.positions import consecutive, positions
+from minitransformer.modules.positions import consecutive, lookup, positions
 from minitransformer.ops import BOOKS, Book
 
 
@@ -20,8 +20,8 @@ class TokenEmbedding(nn.Module):
     def __init__(self, config: TokenEmbeddingConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokens = nn.Embedding(config.vocab_size, config.d_model)
-        self.types = nn.Embedding(config.type_vocab_size, config.d_model) if config.token_types == "learned" else None
+        self.tokens = lookup(config.vocab_size, config.d_model)
+        self.types = lookup(config.type_vocab_size, config.d_model) if config.token_types == "learned" else None
         self.positions = positions(config)
         self.norm = None if config.norm_eps is None else LayerNorm(config.d_model, config.norm_eps)
 

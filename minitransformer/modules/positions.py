@@ -27,8 +27,16 @@ class SinusoidalPositions(nn.Module):
 def positions(config: TokenEmbeddingConfig) -> nn.Module:
     """The module that a config asks for: position_ids int [B|1 T] -> [B|1 T D]."""
     if config.positions == "learned" and config.max_positions is not None:
-        return nn.Embedding(config.max_positions, config.d_model)
+        return lookup(config.max_positions, config.d_model)
     return SinusoidalPositions(config.d_model)
+
+
+def lookup(rows: int, d_model: int) -> nn.Embedding:
+    """A table of zeros, whose first values `build` draws or a checkpoint gives: ids [...] -> [... D].
+
+    nn.Embedding would draw values itself, for which torch imports its compiler on the meta device: over a second.
+    """
+    return nn.Embedding.from_pretrained(torch.zeros(rows, d_model), freeze=False)
 
 
 def consecutive(length: int, *, past: int, device: torch.device) -> Tensor:
