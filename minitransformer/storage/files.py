@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
@@ -17,14 +18,20 @@ LFS_HINT = "a Git-LFS pointer, not the file itself; run `git lfs pull` in its re
 def read_json(path: str | Path) -> dict[str, Any]:
     """The JSON object in a file; ConfigError says where it is wrong, NotFoundError what stands there instead."""
     path = Path(path)
-    with open_regular(path) as file:
-        data = file.read(MAX_JSON_BYTES + 1)
+    data = read_json_bytes(path)
     if is_lfs_pointer(data):
         raise ConfigError(f"{path} is {LFS_HINT}")
     try:
         return parse_object(data)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}; repair the file or download it again") from error
+
+
+def read_json_bytes(path: Path) -> bytes:
+    """The bytes of a file, or so many of them that `parse_object` refuses them as too many."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size  # to ask for more would take that much memory first
+        return file.read(min(size, MAX_JSON_BYTES + 1))
 
 
 def parse_object(data: bytes, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
@@ -103,7 +110,8 @@ def listed(names: Iterable[str]) -> str:
     """Names for an error message: the first ten, and how many more."""
     names = list(names)
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + more if names else "nothing"
+    shown = [name if name.isprintable() and len(name) <= 120 else quote(name) for name in names[:10]]
+    return ", ".join(shown) + more if names else "nothing"
 
 
 def write_json(value: Mapping[str, Any], path: str | Path) -> None:

@@ -2,8 +2,9 @@
 
     8 bytes: N, little-endian | N bytes of JSON: {name: {dtype, shape, data_offsets}, …} | the tensors, end to end
 
-The checks are stricter than those of the safetensors library, which takes duplicate names and unknown fields. The
-format has no checksum: a file that passes can still hold wrong numbers.
+The checks are stricter than those of the safetensors library, which takes duplicate names, unknown fields, a header
+that starts with a space, `"__metadata__": null`, an axis too long for torch beside one of 0, and dtypes that no model
+here has. The format has no checksum: a file that passes can still hold wrong numbers.
 """
 
 import os

@@ -5,17 +5,29 @@ The index comes from the same stranger as the weights, and it names files: no na
 
 import os
 import re
+import warnings
 from pathlib import Path
 
 from minitransformer.errors import CorruptFileError, NotFoundError, UnsafeFileError
-from minitransformer.storage.files import MAX_JSON_BYTES, list_folder, listed, open_regular, parse_object, quote
+from minitransformer.storage.files import (
+    LFS_HINT,
+    is_lfs_pointer,
+    list_folder,
+    listed,
+    parse_object,
+    quote,
+    read_json_bytes,
+)
 from minitransformer.storage.headers import TensorInfo, read_header
+
+SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
 def read_index(path: Path, suffix: str = ".safetensors") -> dict[str, str]:
     """tensor name -> name of the shard that holds it; every shard's name is one plain file name with that suffix."""
-    with open_regular(path) as file:
-        data = file.read(MAX_JSON_BYTES + 1)
+    data = read_json_bytes(path)
+    if is_lfs_pointer(data):
+        raise CorruptFileError(f"{path} is {LFS_HINT}")
     try:
         weight_map = parse_object(data).get("weight_map")
     except ValueError as error:
@@ -36,6 +48,9 @@ def read_index(path: Path, suffix: str = ".safetensors") -> dict[str, str]:
 def read_shards(index: Path) -> dict[str, TensorInfo]:
     """The tensors of all shards of an index, from their headers. Index and shards must agree on every tensor."""
     weight_map = read_index(index)
+    stray = {name for name in list_folder(index.parent) if SHARD.fullmatch(name)} - set(weight_map.values())
+    if stray:
+        warnings.warn(f"{index.parent}: not in {index.name}, and not read: {listed(sorted(stray))}", stacklevel=4)
     infos: dict[str, TensorInfo] = {}
     for shard in sorted(set(weight_map.values())):
         for name, info in read_header(shard_path(index, shard, weight_map)).items():
