@@ -8,11 +8,14 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from minitransformer.errors import TokenizerError
+
 
 class Batch(dict[str, Tensor]):
     """Tensors by name, as a model takes them: ``model(**batch)``.
 
-    ``truncated`` tells what was cut off: {row: number of tokens lost}. Empty when every text is there in full.
+    ``truncated`` tells what was cut off: {row: number of tokens lost}, from the text and what is to be written for it.
+    Empty when every text is there in full.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], *, truncated: Mapping[int, int] | None = None) -> None:
@@ -22,6 +25,16 @@ class Batch(dict[str, Tensor]):
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device; this one stays where it is."""
         return Batch({name: tensor.to(device) for name, tensor in self.items()}, truncated=self.truncated)
+
+
+def with_labels(batch: Batch, targets: Batch) -> Batch:
+    """The batch, with the ids of `targets`, a row for each of its own, as its labels."""
+    rows, labels = len(batch["input_ids"]), targets["input_ids"]
+    if rows != len(labels):
+        raise TokenizerError(f"got {rows} texts and {len(labels)} targets, expected a target for each text")
+    lost = (batch.truncated, targets.truncated)
+    truncated = {row: sum(side.get(row, 0) for side in lost) for row in sorted({*lost[0], *lost[1]})}
+    return Batch({**batch, "labels": labels}, truncated=truncated)
 
 
 def real_positions(lengths: Sequence[int], width: int, side: str) -> Tensor:

@@ -20,7 +20,8 @@ def contradictions(backend: tokenizers.Tokenizer, settings: Settings) -> list[st
 
 def unclear_case(backend: tokenizers.Tokenizer, settings: Settings) -> list[str]:
     """Whether texts are lower-cased for a vocabulary that knows upper case, only because nobody said otherwise."""
-    if settings.flag("do_lower_case") is not None or not pipeline_settings(backend).get("do_lower_case"):
+    said = settings.flag("do_lower_case") is not None or not isinstance(backend.model, models.WordPiece)
+    if said or not pipeline_settings(backend).get("do_lower_case"):
         return []
     upper = [piece for piece in backend.get_vocab() if piece != piece.lower() and not piece.startswith("[")]
     if not upper:

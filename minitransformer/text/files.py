@@ -11,11 +11,11 @@ from typing import Any
 
 from minitransformer.errors import MiniTransformerError, TokenizerError
 
-MAX_BYTES = 256 * 2**20  # some ten times the largest tokenizer.json in use
+MAX_BYTES = 300 * 10**6  # some ten times the largest tokenizer file in use
 
 
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file."""
+def read_bytes(path: Path) -> bytes:
+    """What is in a file, if it is a plain one of reasonable size."""
     try:
         if not path.is_file():
             raise TokenizerError(f"{path}: got a folder or a special file, expected a plain file; download it again")
@@ -26,8 +26,13 @@ def read_text(path: Path) -> str:
         raise TokenizerError(f"{path}: cannot be read ({error.strerror}); look at its permissions") from error
     if data.startswith(b"version https://git-lfs"):
         raise TokenizerError(f"{path}: got a Git-LFS pointer instead of the file; run `git lfs pull` in its folder")
+    return data
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file."""
     try:
-        return data.decode("utf-8")
+        return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise TokenizerError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
 

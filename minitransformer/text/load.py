@@ -13,53 +13,57 @@ from tokenizers import AddedToken, models
 from minitransformer.errors import NotFoundError, TokenizerError
 from minitransformer.text.doubts import contradictions, lost_bytes, unclear_case
 from minitransformer.text.files import library_errors, read_json, read_text
-from minitransformer.text.legacy import byte_level_bpe, wordpiece
+from minitransformer.text.kinds import BRACKETS, END_OF_TEXT, KINDS, MARIAN, class_name, class_to_read, has_files
+from minitransformer.text.marian import read_marian
 from minitransformer.text.settings import ROLES, Settings, read_settings
 from minitransformer.text.tokenizer import Tokenizer
 
-# The token that has a role, where no file names one, for each kind of vocabulary.
-USUAL = {
-    "WordPiece": {
-        "unk_token": "[UNK]",
-        "sep_token": "[SEP]",
-        "pad_token": "[PAD]",
-        "cls_token": "[CLS]",
-        "mask_token": "[MASK]",
-    },
-    "BPE": {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"},
-}
+# Role -> token in a tokenizer.json of this kind whose class nobody names.
+USUAL = {"WordPiece": BRACKETS, "BPE": END_OF_TEXT}
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer in a folder: from tokenizer.json, else vocab.txt, else vocab.json with merges.txt.
+def load_tokenizer(folder: Path, *, tokenizer_class: str | None = None) -> Tokenizer:
+    """The tokenizer in a folder: from tokenizer.json, else from the older files of its class.
 
-    What its files leave in doubt becomes a warning, and a line in ``tokenizer.notes``.
+    The class is the one named in tokenizer_config.json, else in config.json, else `tokenizer_class`, else the one whose
+    files are there. It also tells what no file says: the special tokens, and which tensors the model takes.
+    Marian's source.spm, target.spm and vocab.json come before a tokenizer.json, which cannot hold all of them.
+    What the files leave in doubt becomes a warning, and a line in ``tokenizer.notes``.
     Raises NotFoundError where there are no such files, TokenizerError where one is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise NotFoundError(f"{folder}: no such folder; give the folder with the tokenizer's files")
     settings = read_settings(folder)
+    name = class_name(settings, tokenizer_class)
+    whole = (folder / "tokenizer.json").exists()
     with library_errors(f"{folder}: its files make no tokenizer"):
-        tokenizer = assemble(folder, settings)
+        if not whole or (name == MARIAN and has_files(folder, MARIAN)):
+            name = class_to_read(folder, name)
+        if name == MARIAN and has_files(folder, MARIAN):
+            tokenizer = assemble_marian(folder, settings)
+        else:
+            tokenizer = assemble(folder, settings, name, whole=whole)
     for note in tokenizer.notes:
         warnings.warn(f"{folder}: {note}", stacklevel=2)
     return tokenizer
 
 
-def assemble(folder: Path, settings: Settings) -> Tokenizer:
-    """The tokenizer from its vocabulary, its special tokens and its settings."""
-    backend = read_vocabulary(folder, settings)
+def assemble(folder: Path, settings: Settings, name: str | None, *, whole: bool) -> Tokenizer:
+    """The tokenizer of this class from its vocabulary, its special tokens and its settings. whole: tokenizer.json."""
+    kind = KINDS.get(name or "")
+    backend = read_tokenizer_json(folder / "tokenizer.json") if whole else build(folder, settings, str(name))
     padding, truncation = backend.padding or {}, backend.truncation or {}
     backend.no_padding()  # a tokenizer.json may pad and truncate every text on its own; here the caller decides
     backend.no_truncation()
-    usual = {"pad_token": padding["pad_token"]} if padding else {}
+    usual = {"pad_token": AddedToken(padding["pad_token"], special=True, normalized=False)} if padding else {}
+    usual |= kind.usual if kind else USUAL.get(type(backend.model).__name__, {})
     special = {
         role: token
-        for role, token in special_tokens(settings, usual | USUAL.get(type(backend.model).__name__, {})).items()
+        for role, token in special_tokens(settings, usual).items()
         if role in settings.special or backend.token_to_id(token.content) is not None
     }
-    doubt = contradictions if (folder / "tokenizer.json").exists() else unclear_case
+    doubt = contradictions if whole else unclear_case
     notes = doubt(backend, settings) + lost_bytes(backend) + add_tokens(backend, special, settings)
     check_vocabulary(backend, settings.folder)
     return Tokenizer(
@@ -67,25 +71,39 @@ def assemble(folder: Path, settings: Settings) -> Tokenizer:
         special={role: token.content for role, token in special.items()},
         config=settings.config,
         model_max_length=settings.model_max_length(),
-        model_input_names=settings.model_input_names(),
-        padding_side=settings.side("padding_side", padding.get("direction", "right")),
+        model_input_names=settings.model_input_names() or (kind.model_input_names if kind else None),
+        padding_side=settings.side("padding_side", padding.get("direction", kind.padding_side if kind else "right")),
         truncation_side=settings.side("truncation_side", truncation.get("direction", "right")),
         notes=notes,
     )
 
 
-def read_vocabulary(folder: Path, settings: Settings) -> tokenizers.Tokenizer:
-    """The tokenizer as its vocabulary files alone tell it."""
-    if (folder / "tokenizer.json").exists():
-        return read_tokenizer_json(folder / "tokenizer.json")
-    if (folder / "vocab.txt").exists():
-        return wordpiece(folder, settings, special_tokens(settings, USUAL["WordPiece"]))
-    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        return byte_level_bpe(folder, settings, special_tokens(settings, USUAL["BPE"]))
-    there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-    raise NotFoundError(
-        f"{folder}: no tokenizer; looked for tokenizer.json, vocab.txt, or vocab.json with merges.txt; there is {there}"
+def assemble_marian(folder: Path, settings: Settings) -> Tokenizer:
+    """The tokenizer of the source texts; its ``target`` is that of the target texts."""
+    kind = KINDS[MARIAN]
+    special = special_tokens(settings, kind.usual)
+    source, target = (
+        Tokenizer(
+            backend,
+            special={role: token.content for role, token in special.items()},
+            config=settings.config,
+            model_max_length=settings.model_max_length() or kind.model_max_length,
+            model_input_names=settings.model_input_names() or kind.model_input_names,
+            padding_side=settings.side("padding_side", kind.padding_side),
+            truncation_side=settings.side("truncation_side", "right"),
+        )
+        for backend in read_marian(folder, settings, special)
     )
+    source.target = target
+    return source
+
+
+def build(folder: Path, settings: Settings, name: str) -> tokenizers.Tokenizer:
+    """The tokenizer of this class as its vocabulary files alone tell it."""
+    kind = KINDS[name]
+    if kind.build is None:
+        raise TokenizerError(f"{folder}: {name} without {', '.join(kind.files)}; download the folder again")
+    return kind.build(folder, settings, special_tokens(settings, kind.usual))
 
 
 def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
@@ -98,9 +116,9 @@ def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def special_tokens(settings: Settings, usual: Mapping[str, str]) -> dict[str, AddedToken]:
+def special_tokens(settings: Settings, usual: Mapping[str, AddedToken]) -> dict[str, AddedToken]:
     """Role -> token: as the files name it, else the usual one."""
-    named = {role: AddedToken(text, special=True, normalized=False) for role, text in usual.items()} | settings.special
+    named = dict(usual) | settings.special
     return {role: token for role in ROLES if (token := named.get(role)) is not None}
 
 

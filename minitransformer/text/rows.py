@@ -1,4 +1,4 @@
-"""The texts of a batch: checked before they are encoded, and how much of each is kept."""
+"""The rows of a batch: texts checked before they are encoded, their length, and how much of each is kept."""
 
 from __future__ import annotations
 
@@ -66,3 +66,25 @@ def kept(encoding: Encoding, max_length: int, side: str) -> list[int]:
     if side == "left":
         return sorted(special + text[len(text) - first :] + pair[len(pair) - second :])
     return sorted(special + text[:first] + pair[:second])
+
+
+def row_limit(max_length: int | None, truncation: bool, padding: bool | str, longest: int | None) -> int | None:
+    """The length to cut or to pad rows to; None where neither is asked for. longest: what the model takes."""
+    if padding not in (True, False, "max_length"):
+        raise TokenizerError(f"padding: got {padding!r}, expected True, False or 'max_length'")
+    if truncation not in (True, False):
+        raise TokenizerError(f"truncation: got {truncation!r}, expected True or False")
+    if max_length is not None and (isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1):
+        raise TokenizerError(f"max_length: got {max_length!r}, expected a number from 1 up")
+    if not truncation and padding != "max_length":
+        if max_length is not None:
+            raise TokenizerError(
+                f"max_length {max_length}: has no effect alone; add truncation=True or padding='max_length'"
+            )
+        return None
+    limit = max_length or longest
+    if limit is None:
+        raise TokenizerError(
+            "max_length: got None, and the tokenizer's files set no model_max_length; pass max_length="
+        )
+    return limit

@@ -1,4 +1,4 @@
-"""What stands beside a vocabulary: tokenizer_config.json, special_tokens_map.json and added_tokens.json."""
+"""What stands beside a vocabulary: tokenizer_config.json, special_tokens_map.json, added_tokens.json, config.json."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ UNSET = 1e30  # what stands in a file as model_max_length when nobody set one
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The three files of a folder as data.
+    """The files of a folder as data.
 
-    config: tokenizer_config.json as it was read. special: role -> token, None where a file says null.
+    config: tokenizer_config.json as it was read. model_config: config.json, likewise.
+    special: role -> token, None where a file says null.
     extra: special tokens without a role. added: id -> token outside or on top of the vocabulary, lowest id first.
     """
 
     folder: Path
     config: dict[str, Any]
+    model_config: dict[str, Any]
     special: dict[str, AddedToken | None]
     extra: list[AddedToken]
     added: dict[int, AddedToken]
@@ -78,7 +80,8 @@ def read_settings(folder: Path) -> Settings:
     extra = [token for value in values if (token := special_token(folder, "extra_special_tokens", value))]
     names = {token.content for token in [*special.values(), *extra] if token}
     added = added_tokens(folder, config, names)
-    return Settings(folder=folder, config=config, special=special, extra=extra, added=added)
+    model_config = read_if_there(folder / "config.json")
+    return Settings(folder=folder, config=config, model_config=model_config, special=special, extra=extra, added=added)
 
 
 def read_if_there(path: Path) -> dict[str, Any]:

@@ -13,27 +13,30 @@ from tokenizers import Encoding, models
 from torch import Tensor
 
 from minitransformer.errors import TokenizerError
-from minitransformer.text.batch import Batch, real_positions, scatter
+from minitransformer.text.batch import Batch, real_positions, scatter, with_labels
 from minitransformer.text.files import library_errors
-from minitransformer.text.pipeline import pipeline_settings, tokenizer_class
-from minitransformer.text.rows import as_rows, kept
+from minitransformer.text.marian import MarianBackend
+from minitransformer.text.pipeline import saved_files, saved_settings
+from minitransformer.text.rows import as_rows, kept, row_limit
+from minitransformer.text.settings import ROLES
 
 # Where clean_up_tokenization_spaces is set: the spaces that go before punctuation and English endings.
 CLEAN_UP = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 
 class Tokenizer:
-    """Text to token ids and back, around a ``tokenizers.Tokenizer`` (``backend``).
+    """Text to token ids and back, around a ``tokenizers.Tokenizer`` (``backend``), or Marian's two of them.
 
     special: role -> token. config: tokenizer_config.json as it was read. notes: what the files left in doubt.
     model_max_length: the longest row the model takes; None when unset.
     model_input_names: the tensors of a batch. Where no file names them: input_ids and attention_mask, and
     token_type_ids if the special tokens of a pair tell its two texts apart (BERT yes; GPT-2, which has none, no).
+    target: the tokenizer of what a model is to write; this one itself, but for a translation model with two.
     """
 
     def __init__(
         self,
-        backend: tokenizers.Tokenizer,
+        backend: tokenizers.Tokenizer | MarianBackend,
         *,
         special: Mapping[str, str],
         config: Mapping[str, Any],
@@ -53,15 +56,18 @@ class Tokenizer:
         marked = any(self.encodings("", "")[0].type_ids)  # of the special tokens around two empty texts
         usual = ["input_ids", "token_type_ids", "attention_mask"] if marked else ["input_ids", "attention_mask"]
         self.model_input_names = list(model_input_names or usual)
+        self.target: Tokenizer = self
 
     def __call__(
         self,
         text: str | Sequence[str],
         pair: str | Sequence[str] | None = None,
         *,
+        text_target: str | Sequence[str] | None = None,
         max_length: int | None = None,
         truncation: bool = False,
         padding: bool | Literal["max_length"] = True,
+        padding_side: Literal["left", "right"] | None = None,
         add_special_tokens: bool = True,
         return_tensors: Literal["pt"] = "pt",
     ) -> Batch:
@@ -69,11 +75,13 @@ class Tokenizer:
 
         truncation: cut rows to `max_length` (without it: model_max_length), of a pair the longer text first;
         ``batch.truncated`` tells what was cut. padding: True to the longest row, "max_length", or False where all rows
-        are equally long. A tokenizer without a pad token (GPT-2) pads with its eos token: the attention mask tells.
+        are equally long. padding_side: in place of the tokenizer's own. Without a pad token (GPT-2), rows are filled
+        up with eos, or unk: the attention mask tells.
+        text_target: what a model is to write for each text; its ids, encoded likewise, are the batch's ``labels``.
         """
         if return_tensors != "pt":
             raise TokenizerError(f"return_tensors: got {return_tensors!r}, expected 'pt'; encode() gives lists")
-        limit = self._limit(max_length, truncation, padding)
+        limit = row_limit(max_length, truncation, padding, self.model_max_length)
         encodings = self._encode(text, pair, add_special_tokens, offsets=False)
         rows = [encoding.ids for encoding in encodings]
         types = [encoding.type_ids for encoding in encodings]
@@ -81,13 +89,26 @@ class Tokenizer:
         for row, lost in truncated.items():
             stay = kept(encodings[row], len(rows[row]) - lost, self.truncation_side)
             rows[row], types[row] = [rows[row][place] for place in stay], [types[row][place] for place in stay]
-        real = self._real_positions([len(ids) for ids in rows], limit, padding)  # bool [B T]
+        real = self._real_positions([len(ids) for ids in rows], limit, padding, padding_side)  # bool [B T]
         tensors = {
             "input_ids": scatter(rows, real, self._padding_id(real)),
             "token_type_ids": scatter(types, real, 0),
             "attention_mask": real.to(torch.int64),
         }
-        return Batch({name: tensors[name] for name in tensors if name in self.model_input_names}, truncated=truncated)
+        batch = Batch({name: tensors[name] for name in tensors if name in self.model_input_names}, truncated=truncated)
+        if text_target is None:
+            return batch
+        return with_labels(
+            batch,
+            self.target(
+                text_target,
+                max_length=max_length,
+                truncation=truncation,
+                padding=padding,
+                padding_side=padding_side,
+                add_special_tokens=add_special_tokens,
+            ),
+        )
 
     def encodings(
         self,
@@ -96,7 +117,10 @@ class Tokenizer:
         *,
         add_special_tokens: bool = True,
     ) -> list[Encoding]:
-        """Each text in full, with its ids, tokens, and offsets: where in the text each token stands."""
+        """Each text in full, with its ids, tokens, and offsets: where in the text each token stands.
+
+        Marian's have ids, tokens, type_ids, offsets and sequence_ids alone.
+        """
         return self._encode(text, pair, add_special_tokens, offsets=True)
 
     def encode(self, text: str, pair: str | None = None, *, add_special_tokens: bool = True) -> list[int]:
@@ -124,20 +148,19 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, which load_tokenizer and transformers' AutoTokenizer read.
 
-        tokenizer_config.json keeps what it said, and says besides what is not in tokenizer.json.
+        tokenizer_config.json keeps what it said, and says besides what is not in tokenizer.json. The files that the
+        tokenizer came from (vocab.txt, spiece.model ...) are not written; tokenizer.json holds all of them. Only Marian
+        has no tokenizer.json: its .spm files and vocabularies are kept, and written as they were read.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        config = self.config | pipeline_settings(self.backend) | self.special
+        config = saved_settings(self.backend, self.config) | {role: self.special.get(role) for role in ROLES}
         config |= {"padding_side": self.padding_side, "truncation_side": self.truncation_side}
-        config |= {
-            "model_input_names": self.model_input_names,
-            "tokenizer_class": tokenizer_class(self.backend, config),
-        }
+        config |= {"model_input_names": self.model_input_names}
         if self.model_max_length is not None:
             config["model_max_length"] = self.model_max_length
-        config.pop("added_tokens_decoder", None)  # they stand in tokenizer.json
-        (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8")
+        for name, content in saved_files(self.backend).items():
+            (folder / name).write_bytes(content)
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @property
@@ -203,7 +226,7 @@ class Tokenizer:
     def _encode(self, text: Any, pair: Any, add_special_tokens: bool, *, offsets: bool) -> list[Encoding]:
         texts, pairs = as_rows(text, pair)
         inputs = texts if pairs is None else list(zip(texts, pairs, strict=True))
-        encode = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
+        encode: Any = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
         with library_errors("these texts cannot be encoded"):
             return encode(inputs, add_special_tokens=add_special_tokens)
 
@@ -212,30 +235,9 @@ class Tokenizer:
             raise TokenizerError(f"text: got a {type(text).__name__}, expected one str; try tokenizer(texts)")
         return self.encodings(text, pair, add_special_tokens=add_special_tokens)[0]
 
-    def _limit(self, max_length: int | None, truncation: bool, padding: bool | str) -> int | None:
-        """The length to cut or to pad to; None where neither is asked for."""
-        if padding not in (True, False, "max_length"):
-            raise TokenizerError(f"padding: got {padding!r}, expected True, False or 'max_length'")
-        if truncation not in (True, False):
-            raise TokenizerError(f"truncation: got {truncation!r}, expected True or False")
-        if max_length is not None and (
-            isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1
-        ):
-            raise TokenizerError(f"max_length: got {max_length!r}, expected a number from 1 up")
-        if not truncation and padding != "max_length":
-            if max_length is not None:
-                raise TokenizerError(
-                    f"max_length {max_length}: has no effect alone; add truncation=True or padding='max_length'"
-                )
-            return None
-        limit = max_length or self.model_max_length
-        if limit is None:
-            raise TokenizerError(
-                "max_length: got None, and the tokenizer's files set no model_max_length; pass max_length="
-            )
-        return limit
-
-    def _real_positions(self, lengths: list[int], limit: int | None, padding: bool | str) -> Tensor:
+    def _real_positions(
+        self, lengths: list[int], limit: int | None, padding: bool | str, padding_side: str | None
+    ) -> Tensor:
         """Where tokens stand, and no padding: bool [B T]."""
         width = limit if padding == "max_length" and limit else max(lengths)
         if max(lengths) > width:
@@ -245,16 +247,18 @@ class Tokenizer:
             raise TokenizerError(
                 f"rows have {min(lengths)} to {width} tokens, expected the same of each; try padding=True"
             )
-        return real_positions(lengths, width, self.padding_side)
+        if padding_side not in (None, "left", "right"):
+            raise TokenizerError(f"padding_side: got {padding_side!r}, expected 'left' or 'right'")
+        return real_positions(lengths, width, padding_side or self.padding_side)
 
     def _padding_id(self, real: Tensor) -> int:
         """The id for the positions without a token."""
-        for number in (self.pad_token_id, self.eos_token_id):
+        for number in (self.pad_token_id, self.eos_token_id, self.unk_token_id):
             if number is not None:
                 return number
         if real.all():
             return 0
-        raise TokenizerError("rows differ in length, and there is no pad or eos token to fill them up with")
+        raise TokenizerError("rows differ in length, and there is no pad, eos or unk token to fill them up with")
 
     def _checked(self, ids: Sequence[int] | Tensor) -> list[int]:
         """The ids as a list of int, all of them in the vocabulary."""

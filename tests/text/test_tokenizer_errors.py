@@ -87,9 +87,9 @@ def test_rows_of_different_length_without_padding(bert):
 
 
 def test_nothing_to_pad_with(make):
-    tokenizer = load_tokenizer(make("bytes", eos_token=None))
+    tokenizer = load_tokenizer(make("bytes", eos_token=None, unk_token=None))
     assert tokenizer(["a", "b"])["input_ids"].shape == (2, 1)
-    with pytest.raises(TokenizerError, match="no pad or eos token"):
+    with pytest.raises(TokenizerError, match="no pad, eos or unk token"):
         tokenizer(["a", "a!"])
 
 

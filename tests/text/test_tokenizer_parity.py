@@ -6,30 +6,10 @@ import shutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from text_samples import LINES, ODD, write
+from text_samples import LINES, ODD, assert_same, both, write
 from transformers import AutoTokenizer
 
 from minitransformer.text import load_tokenizer
-
-
-def both(folder):
-    """Ours and theirs; theirs pads with eos where it has no pad token, as ours does."""
-    theirs = AutoTokenizer.from_pretrained(folder)
-    if theirs.pad_token is None:
-        theirs.pad_token = theirs.eos_token
-    return load_tokenizer(folder), theirs
-
-
-def assert_same(ours, theirs, text, pair=None, **options):
-    mine = ours(text, pair, **options)
-    their = theirs(text, pair, return_tensors="pt", **{"padding": True} | options)
-    assert set(mine) == set(their)
-    for name in their:
-        wrong = [
-            row for row, (a, b) in enumerate(zip(mine[name], their[name], strict=True)) if a.tolist() != b.tolist()
-        ]
-        assert not wrong, (name, [(text[row], pair and pair[row]) for row in wrong[:3]])
-    return mine
 
 
 def test_odd_texts_and_pairs(folder):
@@ -44,7 +24,7 @@ def test_odd_texts_and_pairs(folder):
 def test_ordinary_lines(folder):
     ours, theirs = both(folder)
     assert_same(ours, theirs, LINES)
-    assert_same(ours, theirs, LINES, LINES[::-1])
+    assert_same(ours, theirs, LINES[:200], LINES[-200:])
 
 
 @pytest.mark.parametrize(("truncation_side", "padding_side"), [("left", "right"), ("right", "left")])
@@ -53,12 +33,12 @@ def test_sides(folder, truncation_side, padding_side):
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
     ours, theirs = both(folder)
-    texts, pairs = ODD[:-2] + LINES[:20], (ODD[:-2] + LINES[:20])[::-1]
+    texts, pairs = ODD[:-2] + LINES[:5], (ODD[:-2] + LINES[:5])[::-1]
     assert_same(ours, theirs, texts, truncation=True)
     assert_same(ours, theirs, texts, truncation=True, max_length=4)
     for max_length in (7, 8, 40):
         assert_same(ours, theirs, texts, pairs, truncation=True, max_length=max_length)
-        assert_same(ours, theirs, texts, pairs, truncation=True, max_length=max_length, add_special_tokens=False)
+    assert_same(ours, theirs, texts, pairs, truncation=True, max_length=8, add_special_tokens=False)
     assert_same(ours, theirs, texts, truncation=True, padding="max_length")
 
 

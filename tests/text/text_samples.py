@@ -6,6 +6,10 @@ import inspect
 import json
 import textwrap
 
+from transformers import AutoTokenizer
+
+from minitransformer.text import load_tokenizer
+
 ODD = [
     "",
     " ",
@@ -45,7 +49,7 @@ ODD = [
     "`~!@#$%^&*()_-+={}[]|\\:;\"'<>,.?/",
     "«quotes» “curly” ‘single’ – en — em … ellipsis",
     "ΑΒΓ Σίσυφος ΣΊΣΥΦΟΣ привет МИР",
-    "x" * 5000,
+    "x" * 1000,
     "word " * 300,
 ]
 
@@ -63,3 +67,25 @@ def write(folder, model_type, tokenizer, *, whole, config):
     if config is not None:
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folder
+
+
+def both(folder, tokenizer_class=None):
+    """Our tokenizer and transformers'; theirs pads with eos, or unk, where it has no pad token, as ours does."""
+    theirs = AutoTokenizer.from_pretrained(folder)
+    if theirs.pad_token is None:
+        theirs.pad_token = theirs.eos_token or theirs.unk_token
+    return load_tokenizer(folder, tokenizer_class=tokenizer_class), theirs
+
+
+def assert_same(ours, theirs, text, pair=None, typed=None, **options):
+    """Equal tensors from both. typed: whether transformers is asked for token_type_ids; None: as it likes."""
+    mine = ours(text, pair, **options)
+    their = theirs(text, pair, return_tensors="pt", return_token_type_ids=typed, **{"padding": True} | options)
+    assert set(mine) == set(their)
+    for name in their:
+        if not mine[name].equal(their[name]):
+            same = [a.tolist() == b.tolist() for a, b in zip(mine[name], their[name], strict=True)]
+            raise AssertionError(
+                (name, [(text[row], pair and pair[row]) for row, fine in enumerate(same) if not fine][:3])
+            )
+    return mine
