@@ -7,20 +7,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minitransformer.checkpoint import Report, load_checkpoint, save_checkpoint
+from minitransformer.config import PatchEmbeddingConfig, TokenEmbeddingConfig
 from minitransformer.errors import ConfigError, InputError, NotFoundError, TokenizerError
 from minitransformer.families import Family, family_of, head_of
-from minitransformer.families.fields import num_labels
+from minitransformer.images import Image, ImageProcessor, image_processor
 from minitransformer.model import Output, Transformer
 from minitransformer.storage import atomic_folder, read_json, resolve
-from minitransformer.tasks import Prediction, classify
+from minitransformer.storage.files import write_json
+from minitransformer.tasks import Prediction, classify, classify_images, embed
+from minitransformer.tasks.inference import token_limit
+from minitransformer.tasks.labels import label_fields, label_names
+from minitransformer.tasks.sentence_folder import SentenceFolder, embedder_of, lower_case, read_sentence_folder
 from minitransformer.text import Tokenizer, load_tokenizer
+
+PREPROCESSOR = "preprocessor_config.json"
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 class Pretrained:
-    """A Transformer, its tokenizer, the report of its loading, and what people do with them.
+    """A Transformer, its tokenizer or image processor, the report of its loading, and what people do with them.
 
     Call it like the model: `model(**batch)`. The model itself, a plain torch module, is `.transformer`.
     """
@@ -33,12 +42,16 @@ class Pretrained:
         raw_config: Mapping[str, Any],
         tokenizer: Tokenizer | None,
         report: Report,
+        preprocessor: Mapping[str, Any] | None = None,
+        sentences: SentenceFolder | ConfigError | None = None,
     ) -> None:
         self.transformer = transformer
         self.family = family
         self.raw_config = dict(raw_config)  # config.json as it was read
         self.report = report
         self._tokenizer = tokenizer
+        self._preprocessor = preprocessor  # preprocessor_config.json as it was read
+        self._sentences = sentences  # the error, where these files ask for what is not implemented
 
     def __call__(self, *args: Any, **kwargs: Any) -> Output:
         """Run the model: see `Transformer.forward`."""
@@ -47,11 +60,22 @@ class Pretrained:
     @property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer."""
+        if self._tokenizer is None and isinstance(self.transformer.config.embed, PatchEmbeddingConfig):
+            raise TokenizerError("this model reads images and has no tokenizer; see model.image_processor")
         if self._tokenizer is None:
             raise TokenizerError(
                 f"{self.report.source}: no tokenizer files there; put tokenizer.json beside the weights"
             )
         return self._tokenizer
+
+    @property
+    def image_processor(self) -> ImageProcessor:
+        """Images to pixel values, for a model that reads images: `model(**model.image_processor("cat.png"))`."""
+        if not isinstance(self.transformer.config.embed, PatchEmbeddingConfig):
+            raise InputError("this model reads texts and has no image processor; see model.tokenizer")
+        if self._preprocessor is None:
+            raise NotFoundError(f"{self.report.source}: no {PREPROCESSOR} there; put it beside the weights")
+        return image_processor(self._preprocessor, self.family.image_processor)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -61,8 +85,7 @@ class Pretrained:
     @property
     def max_length(self) -> int | None:
         """How many tokens the model takes; None if there is no end."""
-        limits = (self.transformer.config.embed.max_positions, self.tokenizer.model_max_length)
-        return min((limit for limit in limits if limit is not None), default=None)
+        return token_limit(self.transformer, self._tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -96,20 +119,45 @@ class Pretrained:
         self.transformer.use(book)
         return self
 
-    def predict(self, texts: str | Sequence[str], *, batch_size: int = 32) -> list[Prediction]:
-        """The most probable label of each text, with its probability."""
-        if self.transformer.config.task != "sequence-classification":
-            raise InputError(
-                f"predict: got a model with the head {self.transformer.config.task}, expected sequence-classification; "
-                f"fine-tune one, or load(name, head='sequence-classification')"
+    def predict(self, inputs: Image | Sequence[Image], *, batch_size: int = 32) -> list[Prediction]:
+        """The most probable label of each text or, from a model that reads images, of each image; its probability.
+
+        An image is a path, a Pillow image, or an array or a tensor of uint8 [height width 3].
+        """
+        task = self.transformer.config.task
+        classify.check_head(task, self.labels, self.raw_config)
+        given: list[Any] = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+        if task != "sequence-classification":
+            return classify_images.predict(
+                self.transformer, self.image_processor, self.labels, given, batch_size=batch_size
             )
-        if len(self.labels) == 1 or self.raw_config.get("problem_type") not in (None, "single_label_classification"):
-            raise InputError("predict: this head regresses, or gives several labels; read model(**batch).logits")
-        if batch_size < 1:
-            raise InputError(f"batch_size: got {batch_size}, expected 1 or more")
-        texts = [texts] if isinstance(texts, str) else list(texts)
         return classify.predict(
-            self.transformer, self.tokenizer, self.labels, texts, max_length=self.max_length, batch_size=batch_size
+            self.transformer, self.tokenizer, self.labels, given, max_length=self.max_length, batch_size=batch_size
+        )
+
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        pooling: str | None = None,
+        batch_size: int = 32,
+    ) -> Tensor:
+        """A vector for each text, as sentence-transformers gives it: float32 [B D].
+
+        Its files beside the weights say how the tokens' vectors become one; where there are none, `pooling` does.
+        `prompt`: put before each text; `prompt_name`: one of those in the files.
+        """
+        tokenizer = self.tokenizer  # a model without one has nothing to embed, whatever the pooling
+        embedder = embedder_of(self._sentences, pooling)
+        return embed.embed(
+            self.transformer,
+            tokenizer,
+            embedder,
+            [texts] if isinstance(texts, str) else list(texts),
+            prompt=embedder.prompt(prompt, prompt_name),
+            batch_size=batch_size,
         )
 
     def save(self, folder: str | PathLike[str]) -> None:
@@ -124,6 +172,10 @@ class Pretrained:
         save_checkpoint(self.transformer, self.family, self.raw_config, folder)
         if self._tokenizer is not None:
             self._tokenizer.save(folder)
+        if self._preprocessor is not None:
+            write_json(self._preprocessor, folder / PREPROCESSOR)
+        if isinstance(self._sentences, SentenceFolder):
+            self._sentences.write(folder)
 
 
 def load(
@@ -149,20 +201,21 @@ def load(
     `strict=False`: tensors that the model does not know are a warning. `check_finite`: look for NaN (by default in
     files of up to 1 GiB). `allow_pickle`: read pytorch_model.bin, without running code, where there is nothing better.
     """
-    if dtype != "auto" and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise InputError(f'dtype: got {dtype!r}, expected "auto" or a floating dtype such as torch.float32')
+    if dtype != "auto" and dtype not in DTYPES:
+        raise InputError(f'dtype: got {dtype!r}, expected "auto" or one of {", ".join(map(str, DTYPES))}')
+    _check_device(device)
     folder = resolve(name, revision=revision, allow_pickle=allow_pickle)
     raw = read_raw_config(folder, config)
     if labels is not None:
-        raw.update(_label_fields(labels))
+        raw.update(label_fields(labels))
         raw.pop("num_labels", None)  # old configs count them besides
     family = family_of(raw)
     chosen = head_of(raw, family) if head is None else head
     if chosen not in family.classes:
         raise ConfigError(f"head: got {chosen!r}, expected one of {', '.join(family.classes)} for {family.model_type}")
-    tokenizer = _tokenizer(folder)
+    tokenizer = _tokenizer(folder, family)
     if chosen == "sequence-classification" and head is not None and tokenizer is not None:
-        _pad_with_eos(raw, tokenizer)
+        _name_padding(raw, tokenizer)
     transformer, report = load_checkpoint(
         folder,
         family,
@@ -179,7 +232,18 @@ def load(
         transformer.to(device)
     if tokenizer is not None:
         _check_vocabulary(folder, tokenizer, transformer)
-    return Pretrained(transformer, family=family, raw_config=raw, tokenizer=tokenizer, report=report)
+    sentences = read_sentence_folder(folder, transformer.config.embed.d_model)
+    if tokenizer is not None and isinstance(sentences, SentenceFolder) and sentences.lowers_case:
+        lower_case(tokenizer)
+    return Pretrained(
+        transformer,
+        family=family,
+        raw_config=raw,
+        tokenizer=tokenizer,
+        report=report,
+        preprocessor=read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).exists() else None,
+        sentences=sentences,
+    )
 
 
 def read_raw_config(folder: Path, replacing: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -192,55 +256,41 @@ def read_raw_config(folder: Path, replacing: Mapping[str, Any] | None = None) ->
     return {**raw, **(replacing or {})}
 
 
-def label_names(raw: Mapping[str, Any]) -> tuple[str, ...]:
-    """The labels that a config.json names; LABEL_0, LABEL_1, … where it only counts them."""
-    names = raw.get("id2label")
-    if isinstance(names, Mapping):
-        try:
-            return tuple(str(names[key]) for key in sorted(names, key=int))
-        except ValueError:
-            raise ConfigError(f"config.json: id2label: got the keys {list(names)[:5]}, expected numbers") from None
-    return tuple(f"LABEL_{i}" for i in range(num_labels(raw)))
-
-
-def _label_fields(labels: Sequence[str] | int) -> dict[str, Any]:
-    """The fields of a config.json that say which labels there are."""
-    names: list[str] = []
-    if isinstance(labels, int) and not isinstance(labels, bool):
-        names = [f"LABEL_{i}" for i in range(labels)]
-    elif isinstance(labels, Sequence) and not isinstance(labels, str):
-        names = list(labels)
-    if len(set(names)) != len(names) or not names:
-        raise ConfigError(f"labels: got {labels!r}, expected a number, or a list of at least one name, each once")
-    return {
-        "id2label": {str(i): name for i, name in enumerate(names)},
-        "label2id": {name: i for i, name in enumerate(names)},
-    }
-
-
-def _tokenizer(folder: Path) -> Tokenizer | None:
-    """The tokenizer beside the weights, if there is one."""
+def _tokenizer(folder: Path, family: Family) -> Tokenizer | None:
+    """The tokenizer beside the weights, if there is one, and the family reads texts."""
     try:
-        return load_tokenizer(folder)
+        return load_tokenizer(folder, tokenizer_class=family.tokenizer) if family.tokenizer else None
     except NotFoundError:
         return None
 
 
-def _pad_with_eos(raw: dict[str, Any], tokenizer: Tokenizer) -> None:
-    """Name the end token as padding where nothing is: a classifier that reads the last token must know what padding is.
+def _check_device(device: torch.device | str | None) -> None:
+    """Raise an InputError for a device that is not there, before anything is read."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"device: got {device!r}, which cannot be used ({str(error).splitlines()[0]})") from None
 
-    So GPT-2 becomes a classifier that transformers, too, can give several texts at once.
+
+def _name_padding(raw: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """Say in the config what padding is, where it does not: a classifier that reads the last token must know.
+
+    That is the tokenizer's pad token, or else its end token. So GPT-2 becomes a classifier that transformers, too, can
+    give several texts at once.
     """
-    if raw.get("pad_token_id") is None and tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
-        raw["pad_token_id"] = tokenizer.eos_token_id
+    if raw.get("pad_token_id") is not None:
+        return
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.special["pad_token"] = tokenizer.special["eos_token"]
+    if tokenizer.pad_token_id is not None:
+        raw["pad_token_id"] = tokenizer.pad_token_id
 
 
 def _check_vocabulary(folder: Path, tokenizer: Tokenizer, transformer: Transformer) -> None:
     """Raise a TokenizerError if the tokenizer knows more tokens than the model."""
-    size = transformer.config.embed.vocab_size
-    if len(tokenizer) > size:
+    embed = transformer.config.embed
+    if isinstance(embed, TokenEmbeddingConfig) and len(tokenizer) > embed.vocab_size:
         raise TokenizerError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the model embeds {size}; "
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the model embeds {embed.vocab_size}; "
             f"the tokenizer belongs to another model"
         )

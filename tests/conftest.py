@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from hypothesis import settings
+from parity_record import pytest_configure  # noqa: F401 - a hook
 
 torch.set_num_threads(1)  # xdist runs one worker for each core
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=30)

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 
 from minitransformer.checkpoint.plan import Entry, Plan, Shape, matching_names
-from minitransformer.config import TransformerConfig
+from minitransformer.config import PatchEmbeddingConfig, TransformerConfig
 from minitransformer.errors import MismatchError
 from minitransformer.families import FAMILIES, Family
+from minitransformer.families.fields import COMPOSED
+from minitransformer.ops import BOOKS
 
 SHOWN = 10
+LEAST = 6  # a layer has at least so many tensors: the matrices of attention and of feed-forward
+LAYER = re.compile(r"(?:^|\.)[a-z_]+\.(\d+)\.")  # the first number in a name, such as that of layers.3.
 FLOATING = ("F64", "F32", "F16", "BF16")
 
 
@@ -65,14 +69,15 @@ def refuse(differences: Differences, context: Context, *, strict: bool) -> None:
     """Raise a MismatchError that lists all differences. Unless `strict`, unexpected tensors are only warned of."""
     if not differences:
         return
-    lines = [*_missing(differences.missing), *_unexpected(differences.unexpected)]
-    lines += [_misshapen(entry, shape, context.raw) for entry, shape in differences.misshapen[:SHOWN]]
+    lines = [*_missing(differences.missing, context.plan.ties), *_unexpected(differences.unexpected)]
+    meanings = _meanings(context.raw, context.config)
+    lines += [_misshapen(entry, shape, meanings) for entry, shape in differences.misshapen[:SHOWN]]
     if len(differences.misshapen) > SHOWN:
         lines.append(f"and {len(differences.misshapen) - SHOWN} more of another shape")
     lines += _layers(context.plan, context.shapes)
-    if len(differences.missing) * 2 > len(context.plan.entries):
+    if differences.missing or differences.unexpected:
         lines += _better_family(context)
-    lines += _advice(differences, context.plan)
+    lines += _advice(differences)
     what = f"{context.family.model_type}, {context.config.task}"
     message = f"{context.where}: the tensors do not fit the config ({what})\n  " + "\n  ".join(lines)
     if strict or differences.missing or differences.misshapen:
@@ -81,9 +86,9 @@ def refuse(differences: Differences, context: Context, *, strict: bool) -> None:
 
 
 def check_layers(where: str, config: TransformerConfig, tensors: int) -> None:
-    """Raise a MismatchError for more layers than the file has tensors, before much time goes into building them."""
+    """Raise a MismatchError for more layers than the file has tensors for, before much time goes into building them."""
     layers = max(stack.layers for stack in (config.encoder, config.decoder) if stack is not None)
-    if layers > tensors:
+    if layers > 1 and layers * LEAST > tensors:
         raise MismatchError(
             f"{where}: the config says {layers} layers, the file has {tensors} tensors in all; "
             f"is config.json the one that belongs to this file?"
@@ -110,8 +115,27 @@ def check_finite(name: str, x: Tensor) -> None:
         )
 
 
-def _missing(entries: tuple[Entry, ...]) -> list[str]:
-    return _listed("missing", [f"{entry.file} (here {', '.join(entry.ours)})" for entry in entries])
+def check_sinusoids(name: str, x: Tensor, formula: str, config: TransformerConfig) -> None:
+    """Raise a MismatchError if a table in the file is not the one that the book's formula computes."""
+    embed = config.embed
+    shape = (getattr(embed, "max_positions", None), embed.d_model)
+    if tuple(x.shape) != shape:
+        raise MismatchError(f"shape of {name}: {list(x.shape)} in the file, {list(shape)} by the config")
+    expected = getattr(BOOKS["by_hand"], formula)(torch.arange(len(x)), x.shape[-1])
+    largest = float((x - expected).abs().max())
+    if not largest < max(1e-4, torch.finfo(x.dtype).eps):
+        raise MismatchError(
+            f"{name}: up to {largest:.1g} away from sinusoids; learned positions are not supported here"
+        )
+
+
+def _missing(entries: tuple[Entry, ...], ties: Mapping[str, str]) -> list[str]:
+    return _listed("missing", [f"{entry.file} (here {', '.join(entry.ours)}){_or(entry, ties)}" for entry in entries])
+
+
+def _or(entry: Entry, ties: Mapping[str, str]) -> str:
+    """The other names that the file might have had for the same tensor."""
+    return "".join(f" or {name}" for name, ours in ties.items() if ours in entry.ours)
 
 
 def _unexpected(names: tuple[str, ...]) -> list[str]:
@@ -125,50 +149,77 @@ def _listed(what: str, names: list[str]) -> list[str]:
     return [f"{what} {len(names)}: {'; '.join(names[:SHOWN])}{more}"]
 
 
-def _misshapen(entry: Entry, found: Shape, raw: Mapping[str, Any]) -> str:
+def _misshapen(entry: Entry, found: Shape, meanings: Mapping[int, str]) -> str:
     """One line: the name, both shapes, and the config's fields that say what was expected."""
-    labels = raw.get("id2label")
-    sizes = {**raw, "num_labels": len(labels)} if isinstance(labels, Mapping) else raw
-    fields = {
-        size: [field for field, value in sizes.items() if value == size and type(value) is int] for size in entry.shape
-    }
-    meaning = ", ".join(f"{size} is {' or '.join(names)}" for size, names in fields.items() if names)
-    told = f" ({meaning})" if meaning else ""
+    told = ", ".join(f"{size} is {meanings[size]}" for size in dict.fromkeys(entry.shape) if size in meanings)
+    told = f" ({told})" if told else ""
     return f"shape of {entry.file}: {list(found)} in the file, {list(entry.shape)} by the config{told}"
 
 
+def _meanings(raw: Mapping[str, Any], config: TransformerConfig) -> dict[int, str]:
+    """What sizes mean: the fields of config.json that hold them, and those that they are made of."""
+    labels = raw.get("id2label")
+    fields = {**raw, "num_labels": len(labels)} if isinstance(labels, Mapping) else raw
+    found: dict[int, list[str]] = {}
+    for field, value in fields.items():
+        for size in value if isinstance(value, list) else [value]:  # a list: height and width
+            if type(size) is int:
+                found.setdefault(size, []).append(field)
+    for part, size in _composed(config):
+        parts = [field for field in COMPOSED[part] if isinstance(raw.get(field), int | list)]
+        if not set(parts) <= set(found.get(size, ())):
+            found.setdefault(size, []).append(f"made of {' and '.join(parts)}")
+    return {size: " or ".join(dict.fromkeys(names)) for size, names in found.items()}
+
+
+def _composed(config: TransformerConfig) -> list[tuple[str, int]]:
+    """The sizes that no field of config.json may hold: of all heads together, and of the tables of positions."""
+    stacks = [stack for stack in (config.encoder, config.decoder) if stack is not None]
+    sizes = [("heads", stack.heads * stack.d_head) for stack in stacks if stack.head_width is not None]
+    sizes += [("kv_heads", stack.kv_heads * stack.d_head) for stack in stacks if stack.kv_heads is not None]
+    if isinstance(config.embed, PatchEmbeddingConfig):
+        return [*sizes, ("patches", config.embed.length)]
+    return sizes if config.embed.max_positions is None else [*sizes, ("positions", config.embed.max_positions)]
+
+
 def _layers(plan: Plan, shapes: Mapping[str, Shape]) -> list[str]:
-    """How many layers the plan and the file have, where they differ."""
+    """How many layers the plan and the file have in each stack, where they differ."""
     in_plan, in_file = _count_layers(plan.files), _count_layers(shapes)
-    if in_plan == in_file or not in_file:
-        return []
-    return [f"the config says {in_plan} layers, the file has {in_file}"]
+    return [
+        f"the config says {count} {f'{stack} ' if len(in_plan) > 1 else ''}layers, the file has {in_file[stack]}"
+        for stack, count in in_plan.items()
+        if in_file.get(stack, count) != count
+    ]
 
 
-def _count_layers(names: Iterable[str]) -> int:
-    return len({number for name in names for number in re.findall(r"\.?\b(?:layer|layers|h|block)\.(\d+)\.", name)})
+def _count_layers(names: Iterable[str]) -> dict[str, int]:
+    """How many layers the names speak of: of the encoder, of the decoder, or ("") of a stack that is not called so."""
+    numbers: dict[str, set[str]] = {}
+    for name in names:
+        if found := LAYER.search(name):
+            before = name[: found.start()].split(".")
+            stack = next((stack for stack in ("encoder", "decoder") if stack in before), "")
+            numbers.setdefault(stack, set()).add(found[1])
+    return {stack: len(found) for stack, found in numbers.items()}
 
 
 def _better_family(context: Context) -> list[str]:
-    """Which family's names the file has, where most of this family's are missing."""
-    counts = {
-        name: len(matching_names(other.rules(context.config), context.shapes)) for name, other in FAMILIES.items()
-    }
-    best = max(counts, key=lambda name: counts[name])
-    if best == context.family.model_type or not counts[best]:
+    """Which families' names the file has, if not this one's."""
+    counts = {name: len(matching_names(other, context.config, context.shapes)) for name, other in FAMILIES.items()}
+    most = max(counts.values())
+    if counts[context.family.model_type] == most:
         return []
-    return [f"the names in the file look like {best}: {counts[best]} of {len(context.shapes)} match"]
+    best = " or ".join(name for name, count in counts.items() if count == most)
+    return [f"the names in the file look like {best}: {most} of {len(context.shapes)} match"]
 
 
-def _advice(differences: Differences, plan: Plan) -> list[str]:
+def _advice(differences: Differences) -> list[str]:
     """What to try, by what is wrong."""
     ours = [entry.ours[0] for entry in (*differences.missing, *(entry for entry, _ in differences.misshapen))]
     if any("head.lm.weight" in entry.ours for entry in differences.missing):
         return ["for a head that is the token table: load(name, config={'tie_word_embeddings': True})"]
-    in_head = [entry for entry in plan.entries if entry.ours[0].startswith("head.")]
-    some_missing = 0 < sum(entry in differences.missing for entry in in_head) < len(in_head)
-    if ours and all(name.startswith(("head.", "pooler.")) for name in ours) and not some_missing:
-        return ["for a head with new random weights: load(name, head=..., new_head=True)"]
+    if ours and all(name.startswith(("head.", "pooler.")) for name in ours):
+        return ["for a head with new random weights, all of it: load(name, head=..., new_head=True)"]
     if ours or not differences.unexpected:
         return ["is config.json the one that belongs to this file?"]
     return ["to load without them: load(name, strict=False)"]

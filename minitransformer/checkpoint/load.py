@@ -14,17 +14,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from minitransformer.checkpoint.checks import Context, check_floating, check_layers, compare, refuse
+from minitransformer.checkpoint.checks import Context, check_floating, check_layers, check_sinusoids, compare, refuse
 from minitransformer.checkpoint.checks import check_finite as check_numbers
 from minitransformer.checkpoint.plan import Plan, fit_plan
 from minitransformer.checkpoint.report import Report
-from minitransformer.config import LanguageModelConfig, PretrainingConfig, TransformerConfig
-from minitransformer.errors import CorruptFileError
+from minitransformer.config import DoubleHeadsConfig, LanguageModelConfig, PretrainingConfig, TransformerConfig
+from minitransformer.errors import CorruptFileError, MismatchError
 from minitransformer.families import Alias, Family
 from minitransformer.model import Transformer, build
 from minitransformer.model.initialise import initialise
 from minitransformer.storage import Weights, open_checkpoint
 
+ZEROS = "not in the file, which means zeros"
 SCAN_LIMIT = 1 << 30  # bytes of weights up to which NaN and infinity are looked for unasked
 
 
@@ -58,7 +59,7 @@ def load_checkpoint(
     new values in any case. `dtype`: what the weights become, or "auto" for what they are. `strict=False`: unexpected
     tensors are a warning. `check_finite`: look for NaN and infinity, by default in files of up to 1 GiB.
     """
-    config = family.config(raw, head)
+    config = family.translate(raw, head)
     with open_checkpoint(folder, allow_pickle=allow_pickle) as weights:
         names = _todays_names(family, config, weights)
         notes = []
@@ -78,8 +79,16 @@ def load_checkpoint(
             notes.append("the file has no pooler, so the model has none")
         fitted = fit(config)
         if untied := _untied(fitted, names, weights):
-            fitted = fit(_untie(config))
+            config = _untie(config)
+            if untied in _fit(family, config, names, may_be_new=may_be_new, new_head=new_head).plan.ties:
+                raise MismatchError(
+                    f"{untied}: differs from the tensor that it should be a copy of; which one is right?"
+                )
+            fitted = fit(config)
             notes.append(f"{untied} differs from what its name ties it to, so the head has a matrix of its own")
+        for name in fitted.plan.sinusoids.keys() & names.keys():
+            check_floating(name, weights.infos[names[name]].dtype)
+            check_sinusoids(name, weights.read(names[name]), fitted.plan.sinusoids[name].formula, config)
         scan = check_finite if check_finite is not None else _bytes(weights) <= SCAN_LIMIT
         _fill(fitted, names, weights, dtype=dtype, scan=scan)
     report = _report(str(folder), family, fitted, names, weights, tuple(notes))
@@ -115,6 +124,8 @@ def _fit(
         if (may_be_new and absent) or (new_head and part == "head."):
             why = "not in the file" if absent else "a new head was asked for"
             fresh.update({name: why for entry in entries for name in entry.ours})
+    zeros = [entry for entry in plan.entries if entry.zeros and entry.file not in sources]
+    fresh.update({name: ZEROS for entry in zeros for name in entry.ours if name not in fresh})
     return _Fit(model, plan, prefix, sources, fresh)
 
 
@@ -133,7 +144,7 @@ def _untie(config: TransformerConfig) -> TransformerConfig:
     match config.head:
         case LanguageModelConfig():
             return replace(config, head=replace(config.head, tied=False))
-        case PretrainingConfig():
+        case PretrainingConfig() | DoubleHeadsConfig():
             return replace(config, head=replace(config.head, lm=replace(config.head.lm, tied=False)))
     return config
 
@@ -145,6 +156,8 @@ def _fill(
     state: dict[str, Tensor] = {}
     for entry in fit.plan.entries:
         if entry.ours[0] in fit.fresh:
+            if fit.fresh[entry.ours[0]] == ZEROS:
+                state.update(entry.read(torch.zeros(entry.shape, dtype=next(iter(state.values())).dtype)))
             continue
         x = weights.read(names[fit.sources[entry.file]])
         if scan:
@@ -154,7 +167,7 @@ def _fill(
     kept = next(iter(state.values())).dtype
     for part in ("head", "pooler"):
         module: nn.Module | None = getattr(fit.model, part)
-        if module is not None and any(name.startswith(f"{part}.") for name in fit.fresh):
+        if module is not None and any(name.startswith(f"{part}.") for name in fit.fresh if name not in state):
             module.to_empty(device="cpu")
             initialise(module)
             module.to(kept)

@@ -7,12 +7,14 @@ comparing it with a file's header, before a single number is read.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
+from minitransformer.config import TransformerConfig
 from minitransformer.errors import MiniTransformerError
-from minitransformer.families import Copy, Family, Ignore, Map, Rule, Split, Tie
+from minitransformer.families import Copy, Family, Ignore, Map, Sinusoids, Split, Tie
 from minitransformer.model import Transformer
 
 Shape = tuple[int, ...]
@@ -27,10 +29,13 @@ class Entry:
     file: str
     ours: tuple[str, ...]
     transpose: bool
+    ones: int
+    zeros: bool  # a file that lacks it means zeros
     shape: Shape  # in the file
 
     def read(self, x: Tensor) -> dict[str, Tensor]:
         """The file's tensor as ours. Views: nothing is copied."""
+        x = x.reshape(x.shape[self.ones :])
         x = x.T if self.transpose and x.ndim == 2 else x
         return dict(zip(self.ours, x.chunk(len(self.ours)), strict=True))
 
@@ -38,7 +43,8 @@ class Entry:
         """Ours as the file's tensor: the exact inverse of `read`."""
         parts = [ours[name] for name in self.ours]
         x = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return x.T if self.transpose and x.ndim == 2 else x
+        x = x.T if self.transpose and x.ndim == 2 else x
+        return x.reshape((1,) * self.ones + x.shape)
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Plan:
     entries: tuple[Entry, ...]
     ties: Mapping[str, str]  # second name in the file -> ours
     copies: Mapping[str, tuple[str, str]]  # unused name in the file -> (ours, why)
+    sinusoids: Mapping[str, Sinusoids]  # name in the file -> the table that is computed here
     ignored: tuple[Ignore, ...]
 
     @property
@@ -64,12 +71,14 @@ class Plan:
         """Why a name of the file is passed over; None if nothing says so."""
         if name in self.copies:
             return self.copies[name][1]
+        if name in self.sinusoids:
+            return "sinusoids, which are computed"
         return next((rule.why for rule in self.ignored if re.search(rule.pattern, name)), None)
 
 
 def make_plan(family: Family, model: Transformer, *, prefix: str) -> Plan:
     """The plan for `model` (perhaps on the meta device) and a file that writes `prefix` before all but the head."""
-    shapes = {name: tuple(x.shape) for name, x in model.state_dict().items()}
+    shapes = {name: tuple(x.shape) for name, x in own_tensors(model).items()}
     rules = family.rules(model.config)
     entries = [
         _entry(rule, groups, shapes, prefix)
@@ -85,26 +94,51 @@ def make_plan(family: Family, model: Transformer, *, prefix: str) -> Plan:
     return Plan(
         entries=tuple(entries),
         ties={
-            rule.file: rule.ours
+            name: rule.ours
             for rule in rules
-            if isinstance(rule, Tie) and rule.file not in planned and model.config.lm
+            if isinstance(rule, Tie) and (model.config.lm or "{prefix}" in rule.file)
+            if (name := rule.file.format(prefix=prefix)) not in planned
         },
-        copies={rule.file: (rule.ours, rule.why) for rule in rules if isinstance(rule, Copy) and rule.ours in shapes},
+        copies={
+            rule.file.format(prefix=prefix): (rule.ours, rule.why)
+            for rule in rules
+            if isinstance(rule, Copy) and rule.ours in shapes
+        },
+        sinusoids={rule.file.format(prefix=prefix): rule for rule in rules if isinstance(rule, Sinusoids)},
         ignored=tuple(rule for rule in rules if isinstance(rule, Ignore)),
     )
 
 
+def own_tensors(model: Transformer) -> dict[str, Tensor]:
+    """Every weight (and fixed bias) of the model by name; one that has two names, such as a shared table, once."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, x in model.state_dict(keep_vars=True).items():
+        if id(x) not in seen:
+            seen.add(id(x))
+            found[name] = x
+    return found
+
+
 def fit_plan(family: Family, model: Transformer, names: Iterable[str]) -> tuple[str, Plan]:
-    """The prefix that a file uses, by what its names say (the family's, or none), and the plan with it."""
+    """The prefix that a file uses, by what its names say (one of the family's, or none), and the plan with it."""
     names = set(names)
-    plans = {prefix: make_plan(family, model, prefix=prefix) for prefix in (family.prefix, "")}
+    prefixes = dict.fromkeys((family.prefix_of(model.config.task), family.prefix, *family.prefixes.values(), ""))
+    plans = {prefix: make_plan(family, model, prefix=prefix) for prefix in prefixes}
     return max(plans.items(), key=lambda item: len(names & item[1].files.keys()))
 
 
-def matching_names(rules: Iterable[Rule], names: Iterable[str]) -> set[str]:
-    """Which of a file's names these rules speak of, with whatever is written before them."""
-    patterns = [re.compile(r"(\w+\.)?" + _pattern(rule.file)) for rule in rules if isinstance(rule, Map | Split)]
-    return {name for name in names if any(pattern.fullmatch(name) for pattern in patterns)}
+def matching_names(family: Family, config: TransformerConfig, names: Iterable[str]) -> set[str]:
+    """Which of a file's names this family's rules speak of, with or without what it writes before them."""
+    templates = [rule.file for rule in family.rules(config) if isinstance(rule, Map | Split | Sinusoids)]
+    patterns = [_pattern(template.removeprefix("{prefix}")) for template in templates]
+    prefixes = ("", family.prefix, *family.prefixes.values())
+
+    def spoken_of(name: str) -> bool:
+        without = {name.removeprefix(prefix) for prefix in prefixes}
+        return any(pattern.fullmatch(short) for short in without for pattern in patterns)
+
+    return {name for name in names if spoken_of(name)}
 
 
 def _entry(rule: Map | Split, groups: Mapping[str, str], shapes: Mapping[str, Shape], prefix: str) -> Entry:
@@ -112,24 +146,27 @@ def _entry(rule: Map | Split, groups: Mapping[str, str], shapes: Mapping[str, Sh
     ours = tuple(template.format(**groups) for template in templates)
     of_head = ours[0].startswith("head.")
     first = shapes[ours[0]]
+    ones = rule.ones if isinstance(rule, Map) else 0
     shape = (first[0] * len(ours), *first[1:])
     return Entry(
         file=("" if of_head else prefix) + rule.file.format(**groups),
         ours=ours,
         transpose=rule.transpose,
-        shape=shape[::-1] if rule.transpose else shape,
+        ones=ones,
+        zeros=isinstance(rule, Map) and rule.zeros,
+        shape=(1,) * ones + (shape[::-1] if rule.transpose else shape),
     )
 
 
 def _matches(template: str, names: Iterable[str]) -> list[dict[str, str]]:
     """What the placeholders of `template` stand for in each of `names` that fits it."""
-    pattern = re.compile(_pattern(template))
-    found = (pattern.fullmatch(name) for name in names)
+    found = (_pattern(template).fullmatch(name) for name in names)
     return [match.groupdict() for match in found if match]
 
 
-def _pattern(template: str) -> str:
+@cache  # all families' templates together are more than `re` keeps by itself
+def _pattern(template: str) -> re.Pattern[str]:
     pattern = re.escape(template)
     for placeholder, what in PLACEHOLDERS.items():
         pattern = pattern.replace(rf"\{{{placeholder}\}}", f"(?P<{placeholder}>{what})")
-    return pattern
+    return re.compile(pattern)

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from minitransformer.cli import finetune, inspect, parity, predict, quickstart
+from minitransformer.cli import families, finetune, inspect, parity, predict, quickstart
 from minitransformer.errors import MiniTransformerError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command("quickstart")(quickstart.command)
 app.command("inspect")(inspect.command)
+app.command("families")(families.command)
 app.command("parity")(parity.command)
 app.command("finetune")(finetune.command)
 app.command("predict")(predict.command)

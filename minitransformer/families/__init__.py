@@ -4,13 +4,43 @@ from collections.abc import Mapping
 from typing import Any
 
 from minitransformer.errors import ConfigError
+from minitransformer.families.albert import ALBERT
+from minitransformer.families.bart import BART
 from minitransformer.families.bert import BERT
+from minitransformer.families.distilbert import DISTILBERT
+from minitransformer.families.electra import ELECTRA
+from minitransformer.families.gpt import GPT
 from minitransformer.families.gpt2 import GPT2
-from minitransformer.families.rules import Alias, Copy, Family, Ignore, Map, Rule, Split, Tie
+from minitransformer.families.llama import LLAMA
+from minitransformer.families.marian import MARIAN
+from minitransformer.families.mistral import MISTRAL
+from minitransformer.families.qwen2 import QWEN2
+from minitransformer.families.qwen3 import QWEN3
+from minitransformer.families.roberta import ROBERTA, XLM_ROBERTA
+from minitransformer.families.rules import Alias, Copy, Family, Ignore, Map, Rule, Sinusoids, Split, Tie
+from minitransformer.families.t5 import T5
+from minitransformer.families.vit import DEIT, VIT
 
-__all__ = ["FAMILIES", "Alias", "Copy", "Family", "Ignore", "Map", "Rule", "Split", "Tie", "family_of", "head_of"]
+__all__ = [
+    "FAMILIES",
+    "Alias",
+    "Copy",
+    "Family",
+    "Ignore",
+    "Map",
+    "Rule",
+    "Sinusoids",
+    "Split",
+    "Tie",
+    "family_of",
+    "head_of",
+]
 
-FAMILIES = {family.model_type: family for family in (BERT, GPT2)}
+ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ALBERT, ELECTRA)
+DECODERS = (GPT, GPT2, LLAMA, MISTRAL, QWEN2, QWEN3)
+BOTH = (T5, BART, MARIAN)
+VISION = (VIT, DEIT)
+FAMILIES = {family.model_type: family for family in (*ENCODERS, *DECODERS, *BOTH, *VISION)}
 
 
 def family_of(raw: Mapping[str, Any]) -> Family:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from minitransformer.config import Activation
+from minitransformer.config import Activation, PatchEmbeddingConfig, TransformerConfig
 from minitransformer.errors import ConfigError
 
 Raw = Mapping[str, Any]
@@ -19,6 +19,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
+    "tanh": "tanh",
 }
 
 _NEEDED = object()
@@ -33,8 +34,8 @@ def whole(raw: Raw, field: str, default: Any = _NEEDED) -> int:
     return value
 
 
-def number(raw: Raw, field: str, default: float) -> float:
-    """A number."""
+def number(raw: Raw, field: str, default: Any = _NEEDED) -> float:
+    """A number; without a default the field must be there."""
     value = _get(raw, field, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST:
         raise ConfigError(f"config.json: {field}: got {value!r}, expected a number up to {LARGEST}")
@@ -62,14 +63,48 @@ def activation(raw: Raw, field: str, default: str) -> Activation:
     return ACTIVATIONS[value]
 
 
-def num_labels(raw: Raw) -> int:
-    """How many labels the config names; 2 where it names none."""
+def two_wholes(raw: Raw, field: str, default: Any = _NEEDED) -> tuple[int, int]:
+    """Height and width: two whole numbers, or one for both."""
+    value = _get(raw, field, default)
+    sides = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
+    first, second = (whole({field: side}, field) for side in sides)
+    return first, second
+
+
+def num_labels(raw: Raw, default: int = 2) -> int:
+    """How many labels the config names; `default` where it names none."""
     names = raw.get("id2label")
     if names is None:
-        return whole(raw, "num_labels", 2)
+        return whole(raw, "num_labels", default)
     if not isinstance(names, Mapping) or not names:
         raise ConfigError(f'config.json: id2label: got {names!r}, expected an object such as {{"0": "no", "1": "yes"}}')
+    if raw.get("num_labels") not in (None, len(names)):
+        raise ConfigError(
+            f"config.json: num_labels: got {raw['num_labels']!r}, but id2label names {len(names)} labels; "
+            f"say which is right: load(name, labels=...)"
+        )
     return len(names)
+
+
+def check_problem_type(raw: Raw, labels: int) -> None:
+    """Raise a ConfigError for a loss that a classifier of so many labels does not have here."""
+    one, several = ("regression", None), ("single_label_classification", "multi_label_classification", None)
+    refuse(raw, {"problem_type": one if labels == 1 else several})
+
+
+def one_name(raw: Raw, synonyms: Mapping[str, str]) -> dict[str, Any]:
+    """The config with each field under one name; a ConfigError where two names of a field disagree."""
+    found = dict(raw)
+    for other, field in synonyms.items():
+        if raw.get(other) is None:
+            continue
+        if raw.get(field) not in (None, raw[other]):
+            raise ConfigError(
+                f"config.json: {field}: got {raw[field]!r}, but {other}, another name for it, is {raw[other]!r}; "
+                f"remove one of them"
+            )
+        found[field] = raw[other]
+    return found
 
 
 def refuse(raw: Raw, supported: Mapping[str, tuple[Any, ...]]) -> None:
@@ -83,7 +118,23 @@ def refuse(raw: Raw, supported: Mapping[str, tuple[Any, ...]]) -> None:
             )
 
 
-# What no family takes: weights in another form, code from the repository, heads cut out of the matrices.
+def check_sizes(config: TransformerConfig) -> None:
+    """Raise a ConfigError for a side of a tensor that is beyond all measure, where it is a product of sizes."""
+    sides = {}
+    for stack in (config.encoder, config.decoder):
+        if stack is not None:
+            sides[f"{stack.heads} heads of width {stack.d_head}"] = stack.heads * stack.d_head
+    if isinstance(config.embed, PatchEmbeddingConfig):
+        (height, width), channels = config.embed.patch_size, config.embed.channels
+        sides[f"image_size {config.embed.image_size} and patch_size {(height, width)}"] = config.embed.length
+        sides[f"patches of {channels} × {height} × {width} numbers"] = channels * height * width
+    for what, size in sides.items():
+        if size > LARGEST:
+            raise ConfigError(f"config.json: got {what}, which makes {size}, expected up to {LARGEST}")
+
+
+# What no family takes: weights in another form or file, code from the repository, heads cut out of the matrices,
+# layers that differ from one another.
 NOWHERE: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
     "auto_map": (None,),
@@ -91,6 +142,18 @@ NOWHERE: dict[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (False,),
     "add_cross_attention": (False, None),
     "cross_attention_hidden_size": (None,),
+    "is_causal": (True, None),
+    "per_layer_config": (None, {}),
+    "tie_last_hidden_states": (True, None),
+    "transformers_weights": (None,),
+}
+
+
+COMPOSED = {  # sizes that are made of several fields, under one name or another
+    "heads": ("num_attention_heads", "num_heads", "head_dim", "d_kv"),
+    "kv_heads": ("num_key_value_heads", "head_dim"),
+    "positions": ("max_position_embeddings", "n_positions"),
+    "patches": ("image_size", "patch_size"),
 }
 
 

@@ -1,43 +1,47 @@
 """GPT-2. Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from minitransformer.config import (
+    ClassificationConfig,
+    DoubleHeadsConfig,
     HeadConfig,
     LanguageModelConfig,
-    QuestionAnsweringConfig,
-    SequenceClassificationConfig,
     StackConfig,
-    TokenClassificationConfig,
     TokenEmbeddingConfig,
     TransformerConfig,
 )
-from minitransformer.families.fields import (
-    NOWHERE,
-    Raw,
-    activation,
-    flag,
-    num_labels,
-    number,
-    optional_whole,
-    refuse,
-    whole,
-)
+from minitransformer.families.fields import Raw, activation, flag, number, whole
+from minitransformer.families.heads import decoder_dropout, last_token, usual_head
 from minitransformer.families.rules import Family, Ignore, Map, Rule, Split, Tie
 
 CLASSES = {
     "base": "GPT2Model",
     "causal-lm": "GPT2LMHeadModel",
+    "double-heads": "GPT2DoubleHeadsModel",
     "sequence-classification": "GPT2ForSequenceClassification",
     "token-classification": "GPT2ForTokenClassification",
     "question-answering": "GPT2ForQuestionAnswering",
+}
+SUMMARY = {  # how double heads read the token of a choice
+    "summary_type": ("cls_index", None),
+    "summary_use_proj": (True, None),
+    "summary_activation": (None,),
+    "summary_proj_to_labels": (True, None),
+}
+
+SYNONYMS = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
 }
 
 
 def config(raw: Raw, head: str) -> TransformerConfig:
     """config.json and a head's name, in our terms."""
-    refuse(raw, {**NOWHERE, "scale_attn_by_inverse_layer_idx": (False, None)})
-    d_model, eps = whole(raw, "n_embd"), number(raw, "layer_norm_epsilon", 1e-5)
+    d_model, dropout = whole(raw, "n_embd"), number(raw, "resid_pdrop", 0.1)
     return TransformerConfig(
         embed=TokenEmbeddingConfig(
             vocab_size=whole(raw, "vocab_size"),
@@ -51,14 +55,15 @@ def config(raw: Raw, head: str) -> TransformerConfig:
             layers=whole(raw, "n_layer"),
             d_model=d_model,
             heads=whole(raw, "n_head"),
-            d_ffn=optional_whole(raw, "n_inner") or 4 * d_model,
+            d_ffn=4 * d_model if raw.get("n_inner") is None else whole(raw, "n_inner"),
             norm_order="pre",
-            norm_eps=eps,
+            norm_eps=number(raw, "layer_norm_epsilon", 1e-5),
             final_norm=True,
             activation=activation(raw, "activation_function", "gelu_new"),
             causal=True,
             score_scale=None if flag(raw, "scale_attn_weights", default=True) else 1.0,
-            dropout=number(raw, "resid_pdrop", 0.1),
+            dropout=dropout,
+            ffn_dropout=dropout,
             attention_dropout=number(raw, "attn_pdrop", 0.1),
         ),
         head=_head(raw, head),
@@ -66,43 +71,55 @@ def config(raw: Raw, head: str) -> TransformerConfig:
 
 
 def _head(raw: Raw, head: str) -> HeadConfig | None:
-    match head:
-        case "causal-lm":
-            return LanguageModelConfig(task="causal-lm", tied=flag(raw, "tie_word_embeddings", default=True))
-        case "sequence-classification":
-            return SequenceClassificationConfig(
-                num_labels=num_labels(raw), reads="last_token", bias=False, pad_id=optional_whole(raw, "pad_token_id")
-            )
-        case "token-classification":
-            dropout = number(raw, "classifier_dropout", number(raw, "hidden_dropout", 0.1))
-            return TokenClassificationConfig(num_labels=num_labels(raw), dropout=dropout)
-        case "question-answering":
-            return QuestionAnsweringConfig()
-    return None
+    lm = partial(language_model, raw)
+    if head == "double-heads":
+        return DoubleHeadsConfig(lm=lm("causal-lm"), dropout=number(raw, "summary_first_dropout", 0.1))
+    return usual_head(raw, head, language_model=lm, text=last_token(raw), token_dropout=decoder_dropout(raw))
+
+
+def language_model(raw: Raw, task: str) -> LanguageModelConfig:
+    """The head that gives the next token's logits."""
+    return LanguageModelConfig(task="causal-lm", tied=flag(raw, "tie_word_embeddings", default=True))
+
+
+LAYER, OURS = "h.{i}", "decoder.layers.{i}"
+QKV = (f"{OURS}.self_attn.q.{{wb}}", f"{OURS}.self_attn.k.{{wb}}", f"{OURS}.self_attn.v.{{wb}}")
+# Matrices are [in, out]; queries, keys and values stand side by side in one.
+LAYERS_AND_HEADS: list[Rule] = [
+    Map(f"{LAYER}.ln_1.{{wb}}", f"{OURS}.self_attn_norm.{{wb}}"),
+    Split(f"{LAYER}.attn.c_attn.{{wb}}", QKV, transpose=True),
+    Map(f"{LAYER}.attn.c_proj.{{wb}}", f"{OURS}.self_attn.o.{{wb}}", transpose=True),
+    Map(f"{LAYER}.ln_2.{{wb}}", f"{OURS}.ffn_norm.{{wb}}"),
+    Map(f"{LAYER}.mlp.c_fc.{{wb}}", f"{OURS}.ffn.up.{{wb}}", transpose=True),
+    Map(f"{LAYER}.mlp.c_proj.{{wb}}", f"{OURS}.ffn.down.{{wb}}", transpose=True),
+    Map("lm_head.weight", "head.lm.weight"),
+    Map("multiple_choice_head.summary.{wb}", "head.mc.{wb}"),
+    Tie("lm_head.weight", "embed.tokens.weight"),
+    Ignore(r"^(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)$", "a buffer: the causal mask"),
+    Ignore(r"^(lm_head|score|classifier|qa_outputs|multiple_choice_head)\.", "belongs to another head"),
+]
 
 
 def rules(config: TransformerConfig) -> Sequence[Rule]:
-    """The names of a GPT-2 file. Its matrices are [in, out]; queries, keys and values stand side by side in one."""
-    layer, ours = "h.{i}", "decoder.layers.{i}"
-    classifier = "score.{wb}" if isinstance(config.head, SequenceClassificationConfig) else "classifier.{wb}"
-    qkv = (f"{ours}.self_attn.q.{{wb}}", f"{ours}.self_attn.k.{{wb}}", f"{ours}.self_attn.v.{{wb}}")
+    """The names of a GPT-2 file."""
     return [
         Map("wte.weight", "embed.tokens.weight"),
         Map("wpe.weight", "embed.positions.weight"),
-        Map(f"{layer}.ln_1.{{wb}}", f"{ours}.self_attn_norm.{{wb}}"),
-        Split(f"{layer}.attn.c_attn.{{wb}}", qkv, transpose=True),
-        Map(f"{layer}.attn.c_proj.{{wb}}", f"{ours}.self_attn.o.{{wb}}", transpose=True),
-        Map(f"{layer}.ln_2.{{wb}}", f"{ours}.ffn_norm.{{wb}}"),
-        Map(f"{layer}.mlp.c_fc.{{wb}}", f"{ours}.ffn.up.{{wb}}", transpose=True),
-        Map(f"{layer}.mlp.c_proj.{{wb}}", f"{ours}.ffn.down.{{wb}}", transpose=True),
+        *LAYERS_AND_HEADS,
         Map("ln_f.{wb}", "decoder.final_norm.{wb}"),
-        Map("lm_head.weight", "head.lm.weight"),
-        Map(classifier, "head.cls.{wb}"),
+        Map("score.{wb}" if isinstance(config.head, ClassificationConfig) else "classifier.{wb}", "head.cls.{wb}"),
         Map("qa_outputs.{wb}", "head.qa.{wb}"),
-        Tie("lm_head.weight", "embed.tokens.weight"),
-        Ignore(r"^(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)$", "a buffer: the causal mask"),
-        Ignore(r"^(lm_head|score|classifier|qa_outputs|multiple_choice_head)\.", "belongs to another head"),
     ]
 
 
-GPT2 = Family(model_type="gpt2", prefix="transformer.", classes=CLASSES, config=config, rules=rules)
+GPT2 = Family(
+    model_type="gpt2",
+    differs="pre-norm decoder, learned positions",
+    tokenizer="GPT2Tokenizer",
+    prefix="transformer.",
+    classes=CLASSES,
+    config=config,
+    rules=rules,
+    refuses={"scale_attn_by_inverse_layer_idx": (False, None), **SUMMARY},
+    synonyms=SYNONYMS,
+)

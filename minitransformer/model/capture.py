@@ -28,10 +28,16 @@ Seen = dict[str, Tensor]
 
 
 class Point(NamedTuple):
-    """A place where a number can be read: what enters ("in") or leaves ("out") a module, or a part of an attention."""
+    """A place where a number can be read: what enters ("in") or leaves ("out") a module, or a part of an attention.
+
+    A block that is shared computes several times in one pass: it is the `turn`-th of its `turns` that is meant.
+    """
 
     module: nn.Module
     reads: str
+    turn: int = 0
+    turns: int = 1
+    stack: nn.Module | None = None  # where the pass begins
 
 
 # name -> (module of the block, what is read there). Shapes [B T D] but for the two of the feed-forward, [B T F].
@@ -54,7 +60,7 @@ POST_NORM = {
     "hook_normalized_resid_post": ("", "out"),
 }
 POST_NORM_CROSS = {**POST_NORM, "hook_resid_mid_cross": ("cross_attn_norm", "in")}
-# q, k, v, z are [B T H E], scores (masked: -∞) and pattern [B H T S].
+# q, z are [B T H E], k, v [B S G E] (G: key heads, usually H), scores (masked: -∞) and pattern [B H T S].
 ATTENTION = {
     "hook_q": "q",
     "hook_k": "k",
@@ -77,11 +83,14 @@ def points(model: nn.Module) -> dict[str, Point]:
     found = {
         name: Point(embed.get_submodule(path), reads)
         for name, (path, reads) in EMBEDDING.items()
-        if not path or getattr(embed, path) is not None
+        if isinstance(getattr(embed, path, None) if path else embed, nn.Module)
     }
     for prefix, stack in stacks(model).items():
+        order = stack.config.order
         for i, block in enumerate(stack.blocks):
-            found.update({f"{prefix}.{i}.{name}": point for name, point in _block_points(block).items()})
+            turn, turns = order[:i].count(order[i]), order.count(order[i])
+            for name, point in _block_points(block).items():
+                found[f"{prefix}.{i}.{name}"] = point._replace(turn=turn, turns=turns, stack=stack)
     return found
 
 
@@ -98,6 +107,8 @@ def _block_points(block: Block) -> dict[str, Point]:
     else:
         residual = POST_NORM_CROSS if crosses else POST_NORM
     places = {**EVERY_BLOCK, **residual}
+    if block.ffn.gate is not None:
+        places |= {"mlp.hook_pre": ("ffn.gate", "out"), "mlp.hook_pre_linear": ("ffn.up", "out")}
     if crosses:
         places["hook_cross_attn_out"] = ("cross_attn", "out")
     found = {name: Point(block.get_submodule(path), reads) for name, (path, reads) in places.items()}
@@ -137,7 +148,9 @@ def capture(model: nn.Module, names: str | Iterable[str]) -> Iterator[Seen]:
 
 def _watch(point: Point, keep: Callable[[Tensor], None]) -> Callable[[], None]:
     """Hand each value of the point to `keep`. Returns what undoes it."""
-    module, reads = point
+    if point.turns > 1 and point.stack is not None:
+        return _watch_turn(point, keep, point.stack)
+    module, reads, *_ = point
     if reads == "in":
         return module.register_forward_pre_hook(lambda _, args: keep(args[0])).remove
     if reads == "out":
@@ -147,6 +160,26 @@ def _watch(point: Point, keep: Callable[[Tensor], None]) -> Callable[[], None]:
     watching = _WatchedAttention({**watched, reads: [*watched.get(reads, ()), keep]})
     module.book = replace(book, attention=watching)  # type: ignore[assignment]
     return partial(setattr, module, "book", book)
+
+
+def _watch_turn(point: Point, keep: Callable[[Tensor], None], stack: nn.Module) -> Callable[[], None]:
+    """Keep a value on one of the turns that a shared block takes in each pass. Each pass counts from the start."""
+    taken = 0
+
+    def count(x: Tensor) -> None:
+        nonlocal taken
+        if taken == point.turn:
+            keep(x)
+        taken += 1
+
+    def begin(*_: object) -> None:
+        nonlocal taken
+        taken = 0
+
+    undo = ExitStack()
+    undo.callback(stack.register_forward_pre_hook(begin).remove)
+    undo.callback(_watch(point._replace(turns=1), count))
+    return undo.close
 
 
 @dataclass(frozen=True)
@@ -167,9 +200,9 @@ class _WatchedAttention:
         dropout: float = 0.0,
     ) -> Tensor:
         by_hand = BOOKS["by_hand"]
-        scores = by_hand.attention_scores(q, k, scale=scale, bias=bias)  # [B H T S]
+        scores = by_hand.attention_scores(q, by_hand.for_each_query_head(k, q.shape[1]), scale=scale, bias=bias)
         pattern = by_hand.attention_weights(scores, mask)  # [B H T S]
-        z = by_hand.drop(pattern, dropout) @ v  # [B H T E]
+        z = by_hand.drop(pattern, dropout) @ by_hand.for_each_query_head(v, q.shape[1])  # [B H T E]
         masked = scores if mask is None else scores.masked_fill(~mask, -math.inf)
         for part, x in {"q": q, "k": k, "v": v, "scores": masked, "pattern": pattern, "z": z}.items():
             for keep in self.keep.get(part, ()):

@@ -1,22 +1,38 @@
 """The whole model: embeddings, one stack or two, a head."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from minitransformer.config import MultipleChoiceConfig, TransformerConfig
+from minitransformer.config import (
+    ClassificationConfig,
+    LanguageModelConfig,
+    PatchEmbeddingConfig,
+    QuestionAnsweringConfig,
+    TransformerConfig,
+)
 from minitransformer.errors import InputError
 from minitransformer.model.capture import Seen, capture
-from minitransformer.model.heads import States, head
+from minitransformer.model.heads import IGNORED, States, head
 from minitransformer.model.initialise import initialise
 from minitransformer.model.stack import Stack
-from minitransformer.modules import KVCache, TokenEmbedding
+from minitransformer.modules import KVCache, PatchEmbedding, TokenEmbedding
+from minitransformer.modules.embeddings import check_ids
 from minitransformer.modules.masks import check_attention_mask, padding_mask, self_attention_mask
 from minitransformer.ops import BOOKS
 
-# ids [B T], and where given their attention mask, token types and positions, all [B T]
-Inputs = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
+TWICE_READ = (ClassificationConfig, QuestionAnsweringConfig)  # heads for which encoder and decoder read one text
+
+
+class Inputs(NamedTuple):
+    """What one stack reads. All int [B T]."""
+
+    input_ids: Tensor  # of a model of images: pixel values, float [B C height width]
+    attention_mask: Tensor | None = None
+    token_type_ids: Tensor | None = None
+    position_ids: Tensor | None = None
 
 
 @dataclass(kw_only=True)
@@ -29,17 +45,23 @@ class Output:
     loss: Tensor | None = None  # the head's sum / count
     logits: Tensor | None = None  # [B T V], [B T labels], [B labels] or [B choices]: the head says which
     prediction_logits: Tensor | None = None  # [B T V] (pretraining)
-    seq_relationship_logits: Tensor | None = None  # [B 2] (pretraining)
+    seq_relationship_logits: Tensor | None = None  # [B 2] (pretraining on pairs: does the second follow)
+    sop_logits: Tensor | None = None  # [B 2] (pretraining on pairs: are they in order)
     start_logits: Tensor | None = None  # [B T] (question answering)
     end_logits: Tensor | None = None  # [B T]
+    mc_logits: Tensor | None = None  # [B choices] (double heads)
+    cls_logits: Tensor | None = None  # [B labels] (image classification with a teacher)
+    distillation_logits: Tensor | None = None  # [B labels]
     last_hidden_state: Tensor | None = None  # [B T D], after the final norm
     pooler_output: Tensor | None = None  # [B D]
     encoder_last_hidden_state: Tensor | None = None  # [B S D] (two stacks)
     hidden_states: tuple[Tensor, ...] | None = None  # each block's input, then last_hidden_state: N + 1 × [B T D]
     attentions: tuple[Tensor, ...] | None = None  # each block's weights: N × [B H T T]
-    cross_attentions: tuple[Tensor, ...] | None = None  # N × [B H T S] (two stacks)
-    encoder_hidden_states: tuple[Tensor, ...] | None = None  # (two stacks)
-    encoder_attentions: tuple[Tensor, ...] | None = None  # N × [B H S S] (two stacks)
+    encoder_hidden_states: tuple[Tensor, ...] | None = None  # of two stacks, the same by the stack's name
+    encoder_attentions: tuple[Tensor, ...] | None = None  # N × [B H S S]
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None  # N × [B H T T]
+    cross_attentions: tuple[Tensor, ...] | None = None  # N × [B H T S]
 
 
 class Transformer(nn.Module):
@@ -48,8 +70,14 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed = TokenEmbedding(config.embed)
-        self.target_embed = TokenEmbedding(config.target_embed) if config.target_embed else None
+        self.embed: TokenEmbedding | PatchEmbedding
+        shared = None
+        if isinstance(config.embed, PatchEmbeddingConfig):
+            self.embed = PatchEmbedding(config.embed)
+        else:
+            self.embed = TokenEmbedding(config.embed)
+            shared = self.embed.tokens if config.shared_tokens else None
+        self.target_embed = TokenEmbedding(config.target_embed, shared) if config.target_embed else None
         self.encoder = Stack(config.encoder) if config.encoder else None
         self.decoder = Stack(config.decoder) if config.decoder else None
         self.pooler = nn.Linear(config.embed.d_model, config.embed.d_model) if config.pooler else None
@@ -57,15 +85,19 @@ class Transformer(nn.Module):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         *,
+        pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
         next_sentence_label: Tensor | None = None,
+        sentence_order_label: Tensor | None = None,
+        mc_token_ids: Tensor | None = None,
+        mc_labels: Tensor | None = None,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         cache: KVCache | None = None,
@@ -74,28 +106,36 @@ class Transformer(nn.Module):
     ) -> Output:
         """All ids int [B T], masks [B S] with 1 for a token and 0 for padding; multiple choice takes [B choices T].
 
-        With two stacks, `input_ids` go to the encoder. A `cache` is written to. Labels and positions give a loss.
+        Double heads do, too; `mc_token_ids` [B choices] says which token a choice is read from, if not the last.
+        A model of images takes `pixel_values`, float [B C height width], and nothing else. With two stacks, `input_ids`
+        go to the encoder; what the decoder reads may be left out where it is another input shifted right by one: the
+        labels, for a language model; the `input_ids`, for other heads. A `cache` is written to. Labels and positions
+        give a loss.
         """
-        source = (input_ids, attention_mask, token_type_ids, position_ids)
-        choices = 1
-        if input_ids.ndim == 3 and isinstance(self.config.head, MultipleChoiceConfig):
-            choices, source = input_ids.shape[1], _one_text_a_row(source)  # [B·choices T]
+        source = self._source(pixel_values, input_ids, attention_mask, token_type_ids, position_ids)
+        if decoder_input_ids is None:
+            decoder_input_ids = self._shifted(source.input_ids, labels)
+        choices = None
+        if source.input_ids.ndim == 3 and self.config.task in ("multiple-choice", "double-heads"):
+            choices, source = source.input_ids.shape[1], _one_text_a_row(source)  # [B·choices T]
         read = self._read_by_last_stack(source, decoder_input_ids, decoder_attention_mask, cache)
-        points = ["*.hook_resid_pre"] * output_hidden_states + ["*attn.hook_pattern"] * output_attentions
+        points = ["*.hook_resid_pre"] if output_hidden_states else []
+        points += ["*attn.hook_pattern"] if output_attentions else []
         with capture(self, points) as seen:
             hidden, memory = self._through_stacks(source, read, cache)  # [B T D], [B S D]
         pooled = None if self.pooler is None else torch.tanh(self.pooler(hidden[:, 0]))  # [B D]
 
         output = Output(last_hidden_state=hidden, pooler_output=pooled, encoder_last_hidden_state=memory)
         _put_insides(output, seen)
-        table = (self.target_embed or self.embed).tokens.weight  # [V D]
-        states = States(hidden, pooled, table, ids=read[0], attention_mask=read[1], choices=choices)
         targets = {
             "labels": labels,
             "next_sentence_label": next_sentence_label,
+            "sentence_order_label": sentence_order_label,
+            "mc_labels": mc_labels,
             "start_positions": start_positions,
             "end_positions": end_positions,
         }
+        states = States(hidden, pooled, self._table(), *self._ids_of_head(source, read), choices, mc_token_ids)
         self._read_head(output, states, {name: x for name, x in targets.items() if x is not None})
         return output
 
@@ -106,12 +146,15 @@ class Transformer(nn.Module):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
     ) -> Tensor:
-        """The encoder's last hidden state: ids [B S] -> [B S D]."""
+        """The encoder's last hidden state: ids [B S], or pixel values [B C height width], -> [B S D]."""
         if self.encoder is None:
             raise InputError("encode: this model has no encoder")
+        if isinstance(self.embed, PatchEmbedding):
+            return self.encoder(self.embed(input_ids))
+        _check_positions_are_read(position_ids, self.embed, self.encoder)
         x = self.embed(input_ids, token_type_ids, position_ids)  # [B S D]
         check_attention_mask("attention_mask", attention_mask, batch=x.shape[0], keys=x.shape[1])
-        return self.encoder(x, mask=_self_mask(x, attention_mask, causal=self.encoder.config.causal))
+        return self.encoder(x, mask=_self_mask(x, attention_mask, self.encoder), position_ids=position_ids)
 
     def decode(
         self,
@@ -132,17 +175,25 @@ class Transformer(nn.Module):
             raise InputError("decode: this model has no decoder")
         if not self.decoder.config.cross_attention:
             _refuse("this decoder has no cross-attention", memory=memory, memory_mask=memory_mask)
-        elif memory is None:
+        elif memory is None and self.encoder is not None:
             raise InputError("memory: got none; this decoder attends to the encoder's output, encode(input_ids)")
         past = 0 if cache is None else cache.length
-        x = (self.target_embed or self.embed)(input_ids, token_type_ids, position_ids, past=past)  # [B T D]
+        embed = self.embed if self.target_embed is None else self.target_embed
+        _check_positions_are_read(position_ids, embed, self.decoder)
+        x = embed(input_ids, token_type_ids, position_ids, past=past)  # [B T D]
         check_attention_mask("attention_mask", attention_mask, batch=x.shape[0], keys=past + x.shape[1])
         if cache is not None:
-            cache.check(layers=self.decoder.config.layers, batch=x.shape[0])
+            cache.check(layers=len(self.decoder.blocks), batch=x.shape[0])
         if memory is not None:
             check_attention_mask("memory_mask", memory_mask, batch=memory.shape[0], keys=memory.shape[1])
-        mask = _self_mask(x, attention_mask, causal=self.decoder.config.causal, past=past)
-        return self.decoder(x, mask=mask, memory=memory, memory_mask=padding_mask(memory_mask), cache=cache)
+        return self.decoder(
+            x,
+            mask=_self_mask(x, attention_mask, self.decoder, past=past),
+            position_ids=position_ids,
+            memory=memory,
+            memory_mask=padding_mask(memory_mask),
+            cache=cache,
+        )
 
     def use(self, book: str) -> "Transformer":
         """Compute with the formulas "by_hand" or "fused" from now on. Returns the model."""
@@ -152,6 +203,40 @@ class Transformer(nn.Module):
             if hasattr(module, "book"):
                 module.book = BOOKS[book]  # type: ignore[assignment]
         return self
+
+    def _source(
+        self,
+        pixel_values: Tensor | None,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+    ) -> Inputs:
+        """What the first stack reads. An InputError for inputs that this model would leave unread, and for none."""
+        if isinstance(self.embed, PatchEmbedding):
+            why = "this model reads images, given as pixel_values"
+            _refuse(why, input_ids=input_ids, attention_mask=attention_mask)
+            _refuse(why, token_type_ids=token_type_ids, position_ids=position_ids)
+            if pixel_values is None:
+                raise InputError("pixel_values: got none; model.image_processor(image) gives them")
+            return Inputs(pixel_values)
+        _refuse("this model reads text", pixel_values=pixel_values)
+        if input_ids is None:
+            raise InputError("input_ids: got none; model.tokenizer(text) gives them")
+        return Inputs(input_ids, attention_mask, token_type_ids, position_ids)
+
+    def _shifted(self, input_ids: Tensor, labels: Tensor | None) -> Tensor | None:
+        """What the decoder reads where that is not given: the labels, or the text itself, shifted right by one."""
+        start, head = self.config.decoder_start_id, self.config.head
+        by_labels = isinstance(head, LanguageModelConfig)
+        read = labels if by_labels else input_ids
+        if start is None or read is None or not (by_labels or isinstance(head, TWICE_READ)):
+            return None
+        read = torch.where(read == IGNORED, self.config.pad_id or 0, read)
+        embed = self.target_embed or self.embed
+        if isinstance(embed, TokenEmbedding):
+            check_ids("labels" if by_labels else "input_ids", read, embed.config.vocab_size)
+        return torch.cat((torch.full_like(read[:, :1], start), read[:, :-1]), dim=1)  # [B T]
 
     def _read_by_last_stack(
         self,
@@ -168,8 +253,12 @@ class Transformer(nn.Module):
             _refuse(one_stack, decoder_input_ids=decoder_input_ids, decoder_attention_mask=decoder_attention_mask)
             return source
         if decoder_input_ids is None:
-            raise InputError("decoder_input_ids: got none; a model of two stacks needs what the decoder reads")
-        return decoder_input_ids, decoder_attention_mask, None, None
+            reads_labels = self.config.decoder_start_id is not None and isinstance(
+                self.config.head, LanguageModelConfig
+            )
+            labels = " (or labels, which it then reads shifted by one)" if reads_labels else ""
+            raise InputError(f"decoder_input_ids: got none; a decoder behind an encoder needs what it reads{labels}")
+        return Inputs(decoder_input_ids, decoder_attention_mask)
 
     def _through_stacks(self, source: Inputs, read: Inputs, cache: KVCache | None) -> tuple[Tensor, Tensor | None]:
         """The last stack's output [B T D] and, where an encoder's output was attended to, that: [B S D]."""
@@ -178,7 +267,19 @@ class Transformer(nn.Module):
         memory = self.encode(*source)
         if self.decoder is None:
             return memory, None
-        return self.decode(*read, memory=memory, memory_mask=source[1], cache=cache), memory
+        return self.decode(*read, memory=memory, memory_mask=source.attention_mask, cache=cache), memory
+
+    def _table(self) -> Tensor | None:
+        """The embedding of the tokens that a language model gives logits for: [V D]."""
+        embed = self.embed if self.target_embed is None else self.target_embed
+        return embed.tokens.weight if isinstance(embed, TokenEmbedding) else None
+
+    def _ids_of_head(self, source: Inputs, read: Inputs) -> tuple[Tensor | None, Tensor | None]:
+        """The tokens that the head's input stands for, and their mask. A text that is read twice is the encoder's."""
+        if isinstance(self.embed, PatchEmbedding):
+            return None, None
+        inputs = source if isinstance(self.config.head, TWICE_READ) else read
+        return inputs.input_ids, inputs.attention_mask
 
     def _read_head(self, output: Output, states: States, targets: dict[str, Tensor]) -> None:
         """Put the head's logits, and the loss where there are targets, into `output`."""
@@ -190,7 +291,8 @@ class Transformer(nn.Module):
         for name, x in logits.items():
             setattr(output, name, x)
         if targets:
-            total, count = self.head.loss(logits, targets)
+            masked = {} if states.attention_mask is None else {"attention_mask": states.attention_mask}
+            total, count = self.head.loss(logits, {**targets, **masked})
             output.loss = total / count
 
 
@@ -207,7 +309,7 @@ def _one_text_a_row(inputs: Inputs) -> Inputs:
     """Each choice as a text of its own: [B choices T] -> [B·choices T]."""
     ids, *others = inputs
     mask, types, positions = (x.flatten(0, 1) if x is not None and x.ndim == 3 else x for x in others)
-    return ids.flatten(0, 1), mask, types, positions
+    return Inputs(ids.flatten(0, 1), mask, types, positions)
 
 
 def _refuse(why: str, **inputs: object) -> None:
@@ -217,18 +319,34 @@ def _refuse(why: str, **inputs: object) -> None:
             raise InputError(f"{name}: {why}; leave it out")
 
 
-def _self_mask(x: Tensor, attention_mask: Tensor | None, *, causal: bool, past: int = 0) -> Tensor | None:
-    return self_attention_mask(attention_mask, causal=causal, queries=x.shape[1], past=past, device=x.device)
+def _check_positions_are_read(position_ids: Tensor | None, embed: nn.Module, stack: Stack) -> None:
+    if embed.positions is None and stack.config.rotary_theta is None:
+        _refuse("this model knows distances, no positions", position_ids=position_ids)
+
+
+def _self_mask(x: Tensor, attention_mask: Tensor | None, stack: Stack, past: int = 0) -> Tensor | None:
+    return self_attention_mask(
+        attention_mask,
+        causal=stack.config.causal,
+        window=stack.config.window,
+        queries=x.shape[1],
+        past=past,
+        device=x.device,
+    )
 
 
 def _put_insides(output: Output, seen: Seen) -> None:
-    """Put what was captured under its name in `output`; an encoder's beside a decoder's says so in its name."""
-    for prefix, last in (("encoder_", output.encoder_last_hidden_state), ("", output.last_hidden_state)):
-        names = [name for name in seen if name.startswith("encoder.") == bool(prefix)]
+    """Put what was captured under its name in `output`; of two stacks, each value says in its name whose it is."""
+    last = {"blocks": output.last_hidden_state}
+    if output.encoder_last_hidden_state is not None:
+        last = {"encoder": output.encoder_last_hidden_state, "decoder": output.last_hidden_state}
+    for stack, state in last.items():
+        prefix = "" if stack == "blocks" else f"{stack}_"
+        names = [name for name in seen if name.startswith(f"{stack}.")]
         inputs = tuple(seen[name] for name in names if name.endswith(".hook_resid_pre"))
-        if inputs and last is not None:
-            setattr(output, f"{prefix}hidden_states", (*inputs, last))
-        for attention in ("attn", "cross_attn"):
-            weights = tuple(seen[name] for name in names if name.endswith(f".{attention}.hook_pattern"))
+        if inputs and state is not None:
+            setattr(output, f"{prefix}hidden_states", (*inputs, state))
+        for kind, field in (("attn", f"{prefix}attentions"), ("cross_attn", "cross_attentions")):
+            weights = tuple(seen[name] for name in names if name.endswith(f".{kind}.hook_pattern"))
             if weights:
-                setattr(output, f"{prefix}{'cross_' * (attention == 'cross_attn')}attentions", weights)
+                setattr(output, field, weights)

@@ -2,8 +2,21 @@
 
 from minitransformer.modules.attention import MultiHeadAttention
 from minitransformer.modules.cache import KVCache
-from minitransformer.modules.embeddings import TokenEmbedding
+from minitransformer.modules.embeddings import PatchEmbedding, TokenEmbedding
 from minitransformer.modules.feedforward import FeedForward
-from minitransformer.modules.norm import AddNorm, LayerNorm
+from minitransformer.modules.norm import NORMS, AddNorm, LayerNorm, Norm, RMSNorm
+from minitransformer.modules.positions import RelativeBias
 
-__all__ = ["AddNorm", "FeedForward", "KVCache", "LayerNorm", "MultiHeadAttention", "TokenEmbedding"]
+__all__ = [
+    "NORMS",
+    "AddNorm",
+    "FeedForward",
+    "KVCache",
+    "LayerNorm",
+    "MultiHeadAttention",
+    "Norm",
+    "PatchEmbedding",
+    "RMSNorm",
+    "RelativeBias",
+    "TokenEmbedding",
+]

@@ -10,7 +10,7 @@ from minitransformer.errors import InputError
 
 @dataclass
 class KeysAndValues:
-    """What one attention module keeps: k and v, [B H S E]; None before the first step."""
+    """What one attention module keeps: k and v, [B G S E]; None before the first step."""
 
     k: Tensor | None = None
     v: Tensor | None = None
@@ -18,7 +18,7 @@ class KeysAndValues:
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Put T new keys and values behind the S kept ones, and return all S + T."""
         if self.k is not None and self.v is not None:
-            k, v = torch.cat((self.k, k), dim=2), torch.cat((self.v, v), dim=2)  # [B H S+T E]
+            k, v = torch.cat((self.k, k), dim=2), torch.cat((self.v, v), dim=2)  # [B G S+T E]
         self.k, self.v = k, v
         return k, v
 

@@ -25,19 +25,29 @@ def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
     return keep[:, None, None, :]
 
 
-def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor | None:
+def causal_mask(queries: int, keys: int, device: torch.device, window: int | None = None) -> Tensor | None:
     """A query sees itself and what came before. -> [1 1 T S]. The last query stands at the last key:
 
-        4 queries, 4 keys    x . . .        1 query after 3 cached keys    x x x x
-                             x x . .
+        4 queries, 4 keys    x . . .        2 queries after 2 cached keys    x x x .
+                             x x . .                                         x x x x
                              x x x .
                              x x x x
 
-    None for a single query, which sees all.
+    With a window it sees only so many keys, itself included (Jiang et al. 2023, "Mistral 7B", section 2):
+
+        a window of 2        x . . .
+                             x x . .
+                             . x x .
+                             . . x x
+
+    None where a single query sees all.
     """
-    if queries == 1:
+    window = keys if window is None else min(window, keys)
+    if queries == 1 and window == keys:
         return None
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)[None, None]
+    past = keys - queries
+    mask = torch.ones(queries, keys, dtype=torch.bool, device=device)
+    return mask.tril(past).triu(past - window + 1)[None, None]
 
 
 def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -54,11 +64,17 @@ def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 
 
 def self_attention_mask(
-    attention_mask: Tensor | None, *, causal: bool, queries: int, past: int, device: torch.device
+    attention_mask: Tensor | None,
+    *,
+    causal: bool,
+    queries: int,
+    past: int,
+    device: torch.device,
+    window: int | None = None,
 ) -> Tensor | None:
     """The mask of a stack's self-attention: T queries after `past` cached keys. -> [B|1 1 T|1 S] or None."""
     keys = past + queries
-    causality = causal_mask(queries, keys, device) if causal else None
+    causality = causal_mask(queries, keys, device, window) if causal else None
     return both(causality, padding_mask(attention_mask))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from minitransformer.config import NormOrder
+from minitransformer.config import NormKind, NormOrder
 from minitransformer.ops import BOOKS, Book
 
 
@@ -25,23 +25,38 @@ class LayerNorm(nn.Module):
         return self.book.layer_norm(x, self.weight, self.bias, self.eps)
 
 
-class AddNorm(nn.Module):
-    """A sub-layer f with its residual connection. It has no weights: the norm is handed in.
-
-    post: norm(x + dropout(f(x))), the paper's own (section 5.4), BERT's.
-    pre:  x + dropout(f(norm(x))), GPT-2's: the residual stream itself is never normalised.
-    """
+class RMSNorm(nn.Module):
+    """Bring each vector to a mean square of 1, then scale by learned numbers. Zhang, Sennrich 2019."""
 
     book: Book = BOOKS["fused"]
 
-    def __init__(self, order: NormOrder, dropout: float) -> None:
+    def __init__(self, d_model: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [... D] -> [... D]."""
+        return self.book.rms_norm(x, self.weight, self.eps)
+
+
+Norm = LayerNorm | RMSNorm
+NORMS: dict[NormKind, type[LayerNorm] | type[RMSNorm]] = {"layer": LayerNorm, "rms": RMSNorm}
+
+
+class AddNorm(nn.Module):
+    """A sub-layer f with its residual connection. It has no weights: the norm is handed in.
+
+    post: norm(x + f(x)), the paper's own (Vaswani et al. 2017, section 3.1), BERT's.
+    pre:  x + f(norm(x)), GPT-2's: the residual stream itself is never normalised.
+    """
+
+    def __init__(self, order: NormOrder) -> None:
         super().__init__()
         self.order = order
-        self.dropout = dropout
 
-    def forward(self, x: Tensor, norm: LayerNorm, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(self, x: Tensor, norm: Norm, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """x [B T D] -> [B T D]."""
-        dropout = self.dropout if self.training else 0.0
         if self.order == "pre":
-            return x + self.book.drop(sublayer(norm(x)), dropout)
-        return norm(x + self.book.drop(sublayer(x), dropout))
+            return x + sublayer(norm(x))
+        return norm(x + sublayer(x))

@@ -3,8 +3,9 @@
 Read this file first. Nothing here calls a fused kernel: each line is a line of the paper it names. `ops/fused.py` has
 the same functions by name and signature, and the tests hold the two equal, forward and gradient.
 
-Letters, here and everywhere: B batch, T queries, S keys, D model width, H heads, E head width, F inner width,
-V vocabulary. A comment at the end of a line gives the shape of its result.
+Letters, here and everywhere: B batch, T queries, S keys, D model width, H heads, G heads of keys and values (H, or a
+divisor of it), E head width, F inner width, V vocabulary, N patches of an image. A comment at the end of a line gives
+the shape of its result.
 """
 
 import math
@@ -27,9 +28,10 @@ def attention(
 ) -> Tensor:
     """softmax(q kᵀ · scale + bias) v over the keys that `mask` allows.
 
-    q [B H T E], k and v [B H S E], mask bool [B|1 1|H T|1 S] (True: may attend), bias [1 H T S]. Returns [B H T E].
+    q [B H T E], k and v [B G S E], mask bool [B|1 1|H T|1 S] (True: may attend), bias [1 H T S]. Returns [B H T E].
     Vaswani et al. 2017, eq. 1, where scale = 1/√E.
     """
+    k, v = (for_each_query_head(x, q.shape[1]) for x in (k, v))  # [B H S E]
     weights = attention_weights(attention_scores(q, k, scale=scale, bias=bias), mask)  # [B H T S]
     return drop(weights, dropout) @ v  # [B H T E]
 
@@ -38,6 +40,15 @@ def attention_scores(q: Tensor, k: Tensor, *, scale: float, bias: Tensor | None 
     """q kᵀ · scale + bias: how well each query fits each key. q [B H T E], k [B H S E] -> [B H T S]."""
     scores = q @ k.transpose(-2, -1) * scale  # [B H T S]
     return scores if bias is None else scores + bias
+
+
+def for_each_query_head(x: Tensor, heads: int) -> Tensor:
+    """Keys or values that serve groups of query heads, repeated for each of them. [B G S E] -> [B H S E].
+
+    Head h of the queries reads head h // (H/G). Ainslie et al. 2023, "GQA", section 2.2.
+    """
+    group = heads // x.shape[1]
+    return x if group == 1 else x.repeat_interleave(group, dim=1)  # a group of one needs no copy
 
 
 def attention_weights(scores: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -74,8 +85,12 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / √(mean of x² + eps) · weight over the last dimension. [... D] -> [... D]. Zhang, Sennrich 2019, eq. 4."""
-    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+    """x / √(mean of x² + eps) · weight over the last dimension. [... D] -> [... D]. Zhang, Sennrich 2019, eq. 4.
+
+    The mean is taken in float32 at least: the squares of half-precision numbers overflow.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (wide / (wide.square().mean(-1, keepdim=True) + eps).sqrt()).to(x.dtype) * weight
 
 
 # -------------------------------------------------------------------------------------------------------- activations
@@ -104,6 +119,11 @@ def silu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
 
+def tanh(x: Tensor) -> Tensor:
+    """(eˣ - e⁻ˣ) / (eˣ + e⁻ˣ), written so that nothing overflows."""
+    return 2 * torch.sigmoid(2 * x) - 1
+
+
 # ---------------------------------------------------------------------------------------------------------- positions
 
 
@@ -116,6 +136,72 @@ def sinusoidal(positions: Tensor, d_model: int) -> Tensor:
     angles = positions.to(torch.float64)[..., None] / 10000 ** (columns / d_model)  # [... T D/2]
     interleaved = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)  # [... T D]
     return interleaved[..., :d_model]  # an odd D has no cosine for its last sine
+
+
+def sinusoidal_halves(positions: Tensor, d_model: int) -> Tensor:
+    """The numbers of `sinusoidal`, first all the sines, then all the cosines. [... T] -> [... T D] float64.
+
+    The order of the paper's own program, and of Marian, which are equal to `sinusoidal` up to a permutation of columns.
+    """
+    table = sinusoidal(positions, d_model)
+    return torch.cat((table[..., 0::2], table[..., 1::2]), dim=-1)
+
+
+def rotary_table(positions: Tensor, d_head: int, theta: float) -> tuple[Tensor, Tensor]:
+    """cos and sin of p · theta^(-2j/E), for j = 0 … E/2 - 1, twice side by side. [B T] -> 2 × [B T E] float32.
+
+    Su et al. 2021, "RoFormer", section 3.2.2. In float32, as checkpoints were trained: far out, angles are coarse.
+    """
+    columns = torch.arange(0, d_head, 2, device=positions.device, dtype=torch.float32)
+    frequencies = 1 / theta ** (columns / d_head)  # [E/2], rounded before they meet p: so trained, too
+    angles = positions.to(torch.float32)[..., None] * frequencies  # [B T E/2]
+    angles = torch.cat((angles, angles), dim=-1)  # [B T E]
+    return angles.cos(), angles.sin()
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (xⱼ, xⱼ₊ₑ/₂) by its position's angle j. x [B H T E], cos and sin [B|1 T E] -> [B H T E].
+
+    The score of two turned vectors depends on how far apart they stand, not on where. RoFormer pairs neighbours
+    (eq. 34); checkpoints of Llama's kind pair the halves, with their matrices' rows in that order.
+    """
+    first, second = x.chunk(2, dim=-1)  # [B H T E/2]
+    quarter_turn = torch.cat((-second, first), dim=-1)  # [B H T E]
+    return x * cos[:, None] + quarter_turn * sin[:, None]
+
+
+def relative_buckets(distances: Tensor, buckets: int, max_distance: int, bidirectional: bool) -> Tensor:
+    """The bucket of each distance (key's place - query's): near ones by themselves, far ones by their logarithm.
+
+    int [T S] -> int64 [T S], 0 to buckets - 1. Bidirectional: the upper half of the buckets is for keys that come
+    later; otherwise those share bucket 0. Raffel et al. 2019, "T5", section 2.1.
+    """
+    later = torch.zeros_like(distances)
+    if bidirectional:
+        buckets = buckets // 2
+        later, distances = (distances > 0) * buckets, distances.abs()
+    else:
+        distances = (-distances).clamp(min=0)
+    near = buckets // 2
+    logarithms = torch.log(distances.clamp(min=1).to(torch.float32) / near)
+    share = logarithms / math.log(max_distance / near)  # 0: `near`, 1: `max_distance`
+    far = (near + (share * (buckets - near)).to(torch.int64)).clamp(max=buckets - 1)
+    return later + torch.where(distances < near, distances, far)
+
+
+# ------------------------------------------------------------------------------------------------------------- images
+
+
+def patches(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Cut images into patches of P × Q pixels, row by row, and project each. [B C height width] -> [B N D].
+
+    weight [D C P Q], bias [D]. What is left over at the right and below is not read.
+    Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words", eq. 1.
+    """
+    height, width = weight.shape[2:]
+    cut = images.unfold(2, height, height).unfold(3, width, width)  # [B C rows columns P Q]
+    flat = cut.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)  # [B N C·P·Q]
+    return flat @ weight.flatten(1).T + bias  # [B N D]
 
 
 # ----------------------------------------------------------------------------------------------------------- training

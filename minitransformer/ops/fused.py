@@ -1,6 +1,6 @@
 """The formulas of `by_hand.py` on torch's own kernels: same names, same signatures, same numbers, faster.
 
-What a kernel does not change (the scores, the sinusoids) is taken from `by_hand.py` as it stands.
+What no kernel computes (the scores, the positions) is taken from `by_hand.py` as it stands.
 """
 
 import math
@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minitransformer.ops.by_hand import attention_scores, sinusoidal
+from minitransformer.ops.by_hand import (
+    attention_scores,
+    for_each_query_head,
+    relative_buckets,
+    rotary,
+    rotary_table,
+    sinusoidal,
+    sinusoidal_halves,
+)
 
 __all__ = [
     "attention",
@@ -17,14 +25,21 @@ __all__ = [
     "attention_weights",
     "cross_entropy",
     "drop",
+    "for_each_query_head",
     "gelu",
     "gelu_tanh",
     "layer_norm",
+    "patches",
+    "relative_buckets",
     "relu",
     "rms_norm",
+    "rotary",
+    "rotary_table",
     "silu",
     "sinusoidal",
+    "sinusoidal_halves",
     "softmax",
+    "tanh",
 ]
 
 
@@ -39,9 +54,16 @@ def attention(
     dropout: float = 0.0,
 ) -> Tensor:
     """See `by_hand.attention`. The kernel never stores the [B H T S] weights."""
-    if bias is not None:  # the kernel takes one or the other: forbidden keys become -∞ in the bias
-        mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+    k, v = (for_each_query_head(x, q.shape[1]) for x in (k, v))  # [B H S E]
+    if bias is None or mask is None:
+        mask = bias if mask is None else mask
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+    # The kernel takes one or the other: forbidden keys become -∞ in the bias, but for queries that have no others,
+    # for which it would give NaN.
+    nothing = ~mask.any(-1, keepdim=True)  # [B|1 1 T|1 1]
+    mask = bias.masked_fill(~(mask | nothing), -math.inf)  # [B|1 H T S]
+    z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+    return z.masked_fill(nothing, 0)
 
 
 def attention_weights(scores: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -85,6 +107,17 @@ def gelu_tanh(x: Tensor) -> Tensor:
 def silu(x: Tensor) -> Tensor:
     """See `by_hand.silu`."""
     return F.silu(x)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """See `by_hand.tanh`."""
+    return torch.tanh(x)
+
+
+def patches(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See `by_hand.patches`. A convolution whose kernel moves by its own size."""
+    stride = [int(size) for size in weight.shape[2:]]
+    return F.conv2d(images, weight, bias, stride=stride).flatten(2).transpose(1, 2)  # [B N D]
 
 
 def drop(x: Tensor, p: float) -> Tensor:

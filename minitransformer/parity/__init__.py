@@ -22,9 +22,10 @@ def parity(
     """Run one batch through `model` (both books) and through transformers, and compare them place by place.
 
     `model`: a name that `load` takes, or a loaded model, which is left as it was. `texts`: what to run; by default a
-    few built-in pairs of texts. `head`: as in `load`. `reference`: what transformers reads; by default the folder that
-    the model came from, with the config it was loaded with. `double`: run both sides as a whole in float64, too.
-    Everything is computed on the CPU.
+    few built-in pairs of texts, of which a decoder behind an encoder reads the second. A checkpoint without a tokenizer
+    runs random tokens, a model of images random pixels. `head`: as in `load`. `reference`: what transformers reads; by
+    default the folder that the model came from, with the config it was loaded with. `double`: run both sides as a whole
+    in float64, too. Everything is computed on the CPU.
 
     `print` the result, or ask it: `.equal`, `.first_divergence`, `.cause`, `.rows`, `.to_dict()`.
     """

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from minitransformer.parity.changes import Weights
 from minitransformer.parity.ours import borrowed, open_book
 from minitransformer.parity.parts import Part
-from minitransformer.parity.report import ALONE
-from minitransformer.parity.suspects import SUSPECTS, Weights
+from minitransformer.parity.suspects import SUSPECTS
 from minitransformer.parity.values import badness
 from minitransformer.parity.weights import describe, put_right, unlike
 
@@ -41,7 +41,7 @@ def likely_cause(part: Part, weights: Weights) -> str:
 
 def _wrong_weights(part: Part, theirs: Weights) -> list[str]:
     """Put transformers' weights into the part, and say which of them were wrong and made a difference."""
-    ours = {name: weight.detach() for name, weight in part.module.named_parameters(remove_duplicate=False)}
+    ours = {name: weight.detach() for name, weight in part.module.state_dict(keep_vars=True).items()}
     wrong = unlike(ours, theirs)
     put_right(part.module, {name: theirs[name] for name in wrong})
     guilty = [name for name in wrong if name not in ours and _fits(part)]
@@ -56,7 +56,7 @@ def _fits(part: Part, change: Callable[[], object] = lambda: None) -> bool:
     """Whether the numbers are transformers' after this change. A change that cannot be run does not fit."""
     try:
         change()
-        return part.difference() <= ALONE
+        return part.difference() <= part.tolerance
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return False
 

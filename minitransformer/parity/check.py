@@ -15,14 +15,17 @@ from minitransformer.ops import BOOKS
 from minitransformer.parity.batch import describe as describe_batch
 from minitransformer.parity.batch import make_batch
 from minitransformer.parity.cause import likely_cause
-from minitransformer.parity.ours import borrowed, open_book, run_ours, the_stack
+from minitransformer.parity.ours import borrowed, open_book, run_ours
 from minitransformer.parity.parts import Part, parts
 from minitransformer.parity.report import ALONE, FLOORS, THROUGH, ParityReport, Row, Verdict
-from minitransformer.parity.theirs import import_transformers, load_theirs, plan_of, quiet, run_theirs, weights_of
+from minitransformer.parity.theirs import Theirs, import_transformers, load_theirs, quiet
+from minitransformer.parity.theirs_values import run_theirs, run_theirs_in_double
 from minitransformer.parity.values import Values, at_tokens, difference, worst
 from minitransformer.parity.weights import unlike
 from minitransformer.pretrained import Pretrained, load, read_raw_config
 from minitransformer.storage import resolve
+
+NO_FLOOR = "transformers computes this model's attention in one way only, so that its noise floor is not known"
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Runs:
     eager: Values  # transformers', float32
     sdpa: Values
     double: Values  # transformers' eager, float64
+    one_kernel: bool  # transformers has no sdpa for this model
 
 
 def check(
@@ -49,26 +53,23 @@ def check(
     given, model = model, _loaded(model, head)
     folder = Path(model.report.source) if reference is None else resolve(reference)
     raw = model.raw_config if reference is None else _reference_config(model, folder)
-    side, stack = the_stack(model.transformer)
     batch, notes = make_batch(model, texts)
-    plan = plan_of(model)
-    last_norm = plan.source[f"{side}.final_norm.weight"].file.rpartition(".")[0] if stack.config.final_norm else None
     with quiet(transformers), torch.no_grad(), borrowed(model.transformer):
-        theirs = load_theirs(transformers, model, plan, folder, raw, allow_pickle=reference is None)
+        theirs = load_theirs(transformers, model, folder, raw, own=reference is None)
         model.transformer.cpu().float().eval()
-        weights = weights_of(theirs, plan)
-        unlike_theirs = _unlike(model, weights)
-        runs = _run(model, theirs, batch, last_norm, double=double)
+        weights = theirs.weights()
+        notes += _unlike(model, weights)
+        runs = _run(model, theirs, batch, double=double)
         every_part = parts(model.transformer, batch, runs.double)
         rows = _rows(runs, every_part)
         first = next((part for part, row in zip(every_part, rows, strict=True) if row.verdict == "diverges"), None)
         cause = None if first is None else likely_cause(first, {name: x.double() for name, x in weights.items()})
-    fresh = f"{len(model.report.fresh)} weights are not in the files: both sides have the same random ones"
-    notes += [fresh] * bool(model.report.fresh) + unlike_theirs
+    fresh = f"{len(model.report.fresh)} weights are not in the files: both sides have the same new ones"
+    notes += [fresh] * bool(model.report.fresh) + [NO_FLOOR] * runs.one_kernel
     return ParityReport(
         model=model.report.source if given is model else str(given),
         reference=str(folder),
-        against=f"transformers {transformers.__version__} {type(theirs).__name__}",
+        against=f"transformers {transformers.__version__} {type(theirs.model).__name__}",
         batch=describe_batch(batch),
         rows=tuple(rows),
         cause=cause,
@@ -107,15 +108,16 @@ def _unlike(model: Pretrained, weights: Values) -> list[str]:
     return [f"{len(names)} of {len(weights)} weights are not transformers': {shown}"] if names else []
 
 
-def _run(model: Pretrained, theirs: Any, batch: Mapping[str, Tensor], last_norm: str | None, *, double: bool) -> Runs:
+def _run(model: Pretrained, theirs: Theirs, batch: Mapping[str, Tensor], *, double: bool) -> Runs:
+    eager = run_theirs(theirs, batch)
+    theirs.model.set_attn_implementation("sdpa")
+    one_kernel = theirs.model.config._attn_implementation != "sdpa"
+    sdpa = run_theirs(theirs, batch)
+    theirs.model.set_attn_implementation("eager")
     ours = {}
     for book in BOOKS:
         open_book(model.transformer, book)
-        ours[book] = run_ours(model.transformer, batch)
-    eager = run_theirs(theirs, batch, last_norm)
-    theirs.set_attn_implementation("sdpa")
-    sdpa = run_theirs(theirs, batch, last_norm)
-    theirs.set_attn_implementation("eager")
+        ours[book] = run_ours(model.transformer, batch, eager)
     if "pooler" not in ours["fused"]:
         eager.pop("pooler", None)  # the file has none, and transformers draws one
     for place in {**ours["fused"], **eager}:
@@ -126,9 +128,9 @@ def _run(model: Pretrained, theirs: Any, batch: Mapping[str, Tensor], last_norm:
     if double:
         with borrowed(model.transformer):
             open_book(model.transformer.double(), "fused")
-            ours_double = run_ours(model.transformer, batch)
-    full = run_theirs(theirs.double(), batch, last_norm)
-    return Runs(ours, ours_double, eager, sdpa, {place: full[place] for place in eager})
+            ours_double = run_ours(model.transformer, batch, eager)
+    full = run_theirs_in_double(theirs, batch)
+    return Runs(ours, ours_double, eager, sdpa, {place: full[place] for place in eager}, one_kernel)
 
 
 def _rows(runs: Runs, every_part: Sequence[Part]) -> list[Row]:
@@ -137,7 +139,7 @@ def _rows(runs: Runs, every_part: Sequence[Part]) -> list[Row]:
         theirs, full = runs.eager[part.place], runs.double[part.place]
 
         def apart(x: Tensor, of: Tensor, part: Part = part) -> float:
-            return difference(part.place, x, of, part.real)
+            return difference(x, of, part.real)
 
         through = {book: apart(values[part.place], theirs) for book, values in runs.ours.items()}
         floor = apart(runs.sdpa[part.place], theirs)
@@ -149,26 +151,34 @@ def _rows(runs: Runs, every_part: Sequence[Part]) -> list[Row]:
             extra["double"] = apart(runs.ours_double[part.place], full)
             extra["error_ours"] = apart(runs.ours["fused"][part.place].double(), full)
             extra["error_theirs"] = apart(theirs.double(), full)
-            within.append(extra["double"] <= ALONE)
+            rounded = max([alone, *(row.alone for row in rows)])  # what the parts up to here differ by is handed on
+            within.append(extra["double"] <= max(ALONE, FLOORS * rounded))
+        verdict = _verdict(
+            alone=alone <= part.tolerance, through=all(within), earlier=any(row.verdict == "diverges" for row in rows)
+        )
         row = Row(
             place=part.place,
-            largest=at_tokens(part.place, theirs, part.real).abs().max().item(),
+            largest=at_tokens(theirs, part.real).abs().max().item(),
             fused=through["fused"],
             by_hand=through["by_hand"],
             floor=floor,
             tolerance=tolerance,
             alone=alone,
-            verdict=_verdict(alone=alone, within=within, earlier=any(row.verdict == "diverges" for row in rows)),
+            alone_tolerance=part.tolerance,
+            verdict=verdict,
             **extra,
         )
         rows.append(row)
     return rows
 
 
-def _verdict(*, alone: float, within: Sequence[bool], earlier: bool) -> Verdict:
-    """A part that computes other numbers diverges; so does the first place whose numbers are other for no such part."""
-    if not alone <= ALONE:  # or it is NaN
+def _verdict(*, alone: bool, through: bool, earlier: bool) -> Verdict:
+    """A part that computes other numbers diverges; so does the first place whose numbers are other for no such part.
+
+    `alone`, `through`: whether the part alone, and all from the input up to it, are within what is tolerated.
+    """
+    if not alone:  # or it is NaN
         return "diverges"
-    if all(within):
+    if through:
         return "equal"
     return "inherited" if earlier else "diverges"

@@ -10,11 +10,14 @@ Verdict = Literal["equal", "diverges", "inherited"]
 THROUGH = 1e-5  # tolerated from the input up to a place, in float32
 FLOORS = 10  # … or this many times the noise floor, where that is more
 ALONE = 1e-9  # tolerated of one part alone, in float64, where rounding is 1e-15 and a wrong formula shows
+ROUNDED = 2**-24  # … or this, the rounding of float32, of a part to which transformers adds sines that it has rounded
 
 RULE = f"""\
 A difference is the largest of all tokens, each divided by the token's largest value (by 1 where that is smaller).
 Tolerated are {THROUGH:.0e} from the input up to a place in float32 (or {FLOORS} × the noise floor, transformers' eager
-against its sdpa, where that is more), and {ALONE:.0e} of a part alone, fed with transformers' numbers in float64."""
+against its sdpa, where that is more), and {ALONE:.0e} of a part alone, fed with transformers' numbers in float64. What
+transformers rounds to float32 even there is left unrounded, but for sinusoids: an embedding with them may differ by
+{ROUNDED:.0e}."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,7 @@ class Row:
     floor: float  # transformers' eager attention against its sdpa
     tolerance: float  # what `fused` and `by_hand` may be
     alone: float  # the difference that this part alone makes, in float64, with the worse book
+    alone_tolerance: float  # what `alone` may be
     verdict: Verdict  # "inherited": the difference came from an earlier part
     double: float | None = None  # as `fused`, in float64
     error_ours: float | None = None  # our float32 against transformers' float64

@@ -8,8 +8,17 @@ from torch import Tensor
 
 Values = dict[str, Tensor]  # place -> what is computed there, in the order of the computation
 
-LOGITS = ("logits", "prediction_logits", "seq_relationship_logits", "start_logits", "end_logits")
-ONE_PER_TOKEN = ("head: start_logits", "head: end_logits")  # [B T]; what else is about tokens has three dimensions
+LOGITS = (
+    "logits",
+    "prediction_logits",
+    "seq_relationship_logits",
+    "sop_logits",
+    "start_logits",
+    "end_logits",
+    "mc_logits",
+    "cls_logits",
+    "distillation_logits",
+)
 
 
 def head_values(output: Any) -> Values:
@@ -18,16 +27,16 @@ def head_values(output: Any) -> Values:
     return {f"head: {field}": x for field, x in found.items() if x is not None}
 
 
-def difference(place: str, ours: Tensor, theirs: Tensor, real: Tensor) -> float:
-    """The largest |ours - theirs| of all tokens, each divided by the token's largest |theirs|, or by 1. real [B T]."""
-    ours, theirs = at_tokens(place, ours, real), at_tokens(place, theirs, real)  # [N ...]
+def difference(ours: Tensor, theirs: Tensor, real: Tensor | None) -> float:
+    """The largest |ours - theirs| of all vectors, each divided by the vector's largest |theirs|, or by 1."""
+    ours, theirs = at_tokens(ours, real), at_tokens(theirs, real)  # [N ...]
     size = theirs.abs().amax(-1, keepdim=True).clamp(min=1)
     return ((ours - theirs).abs() / size).max().item()
 
 
-def at_tokens(place: str, x: Tensor, real: Tensor) -> Tensor:
-    """What is about tokens, not about padding."""
-    return x[real] if x.ndim == 3 or place in ONE_PER_TOKEN else x
+def at_tokens(x: Tensor, real: Tensor | None) -> Tensor:
+    """What is about tokens, not about padding. real bool [B T]; None where there is no padding."""
+    return x if real is None else x[real]
 
 
 def worst(differences: Iterable[float]) -> float:

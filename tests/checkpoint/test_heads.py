@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 import transformers
-from oracle import CASES, Case, assert_same, checkpoint, make_batch, rewritten, theirs
+from checkpoint_helpers import ONE_OF_EACH, assert_same_tensors, state, without
+from oracle import PLAIN, Case, assert_same, checkpoint, make_batch, rewritten, theirs
+from safetensors.torch import load_file
 
 import minitransformer as mt
 from minitransformer.errors import ConfigError, InputError, MismatchError
@@ -14,17 +16,16 @@ from minitransformer.families import FAMILIES
 BASE, MLM, PRETRAINING = (Case("bert", head) for head in ("base", "masked-lm", "pretraining"))
 CLASSIFIER = Case("bert", "sequence-classification")
 EVERY_HEAD = [(family, head) for family in FAMILIES for head in FAMILIES[family].classes if head != "base"]
+PARTS = ("encoder", "token-classification", "causal-lm")  # of T5 and BART: half a model, which has no base
+WHOLE = [(f, head) for f, head in EVERY_HEAD if not (f in ("t5", "bart") and head in PARTS)]
+WHOLE.remove(("openai-gpt", "double-heads"))  # its table has the name of another head
 POOLER = {"pooler.weight", "pooler.bias"}
 
 
-def state(model):
-    return model.transformer.state_dict()
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", PLAIN, ids=str)
 def test_the_config_names_the_head(case):
     model = mt.load(checkpoint(case))
-    assert model.report.head == model.transformer.config.task == case.head
+    assert model.report.head == model.transformer.config.task == ("base" if case.head == "encoder" else case.head)
     assert mt.load(checkpoint(case), head=case.head).report == model.report
 
 
@@ -34,9 +35,17 @@ def test_without_architectures_it_is_the_base(architectures):
     assert mt.load(folder).report.head == "base"
 
 
-@pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
+def in_files(case):
+    """The names that transformers writes for a case, without the prefix of its class."""
+    names = load_file(checkpoint(case) / "model.safetensors")
+    prefix = FAMILIES[case.family].prefix_of(case.head)
+    return {name.removeprefix(prefix) for name in names}
+
+
+@pytest.mark.parametrize(("family", "head"), [pair for pair in EVERY_HEAD if pair != ("bart", "causal-lm")])
 def test_a_new_head_on_a_base(family, head):
     """The body as it is; the head drawn at random, as the generator says; the report names each tensor of it."""
+    case = Case(family, head)
     folder = checkpoint(Case(family, "base"))
     torch.manual_seed(5)
     model = mt.load(folder, head=head)
@@ -48,10 +57,10 @@ def test_a_new_head_on_a_base(family, head):
         assert name in fresh or torch.equal(x, body[name]), name
         assert "norm" in name or not name.endswith("weight") or x.std() > 0.01, name
     torch.manual_seed(5)
-    again = state(mt.load(folder, head=head))
-    assert all(torch.equal(x, again[name]) for name, x in state(model).items())
-    unread = {} if model.transformer.config.pooler or family == "gpt2" else {"pooler.dense.weight", "pooler.dense.bias"}
-    assert set(model.report.ignored) == set(unread)
+    assert_same_tensors(state(model), state(mt.load(folder, head=head)))
+    unread = in_files(Case(family, "base")) - in_files(case)
+    other_name = {"tokens_embed.weight"} if (family, head) == ("openai-gpt", "double-heads") else set()
+    assert set(model.report.ignored) == unread - other_name
 
 
 @pytest.mark.parametrize(("family", "head"), EVERY_HEAD)
@@ -63,7 +72,73 @@ def test_a_new_head_can_be_saved(family, head, tmp_path):
     assert not any(info.values()), info
     batch = make_batch(case, "right")
     with torch.no_grad():
-        assert_same(model(**batch), reference(**batch), batch["attention_mask"])
+        assert_same(model(**batch), reference(**batch), batch)
+
+
+@pytest.mark.parametrize(("family", "head"), WHOLE)
+def test_the_base_of_a_headed_file_and_back(family, head, tmp_path):
+    """The same body, with a pooler only where the file has one; transformers reads it; the head is then new."""
+    case, base = Case(family, head), Case(family, "base")
+    headed, model = mt.load(checkpoint(case)), mt.load(checkpoint(case), head="base")
+    assert not model.report.fresh
+    body = {name: x for name, x in state(headed).items() if not name.startswith("head.")}
+    pooler = {name: x for name, x in state(model).items() if name not in body}
+    assert_same_tensors({**body, **pooler}, state(model))
+    has_pooler = any("pooler" in name for name in in_files(case))
+    assert not pooler or has_pooler
+    if any("pooler" in name for name in in_files(base)) and not has_pooler:
+        assert model.report.notes == ("the file has no pooler, so the model has none",)
+    model.save(tmp_path)
+    if case in ONE_OF_EACH:
+        _, info = theirs(base, tmp_path, output_loading_info=True)
+        assert all("pooler" in name for name in info.pop("missing_keys"))
+        assert not any(info.values()), info
+    again = mt.load(tmp_path, head=head)
+    assert_same_tensors(body, {name: x for name, x in state(again).items() if not name.startswith("head.")})
+    assert {name for name in again.report.fresh if not name.startswith("pooler.")} == {
+        name for name in state(headed) if name.startswith("head.")
+    }
+
+
+@pytest.mark.parametrize(
+    ("family", "from_head", "to_head"),
+    [
+        ("t5", "seq2seq-lm", "encoder"),
+        ("t5", "sequence-classification", "token-classification"),
+        ("t5", "base", "encoder"),
+        ("bart", "seq2seq-lm", "causal-lm"),
+        ("bart", "base", "causal-lm"),
+        ("openai-gpt", "double-heads", "causal-lm"),
+        ("gpt2", "double-heads", "causal-lm"),
+        ("deit", "image-classification-with-teacher", "image-classification"),
+        ("llama", "question-answering", "token-classification"),
+        ("roberta", "masked-lm", "causal-lm"),
+    ],
+)
+def test_a_part_of_another_model(family, from_head, to_head):
+    """The same weights as those of the whole model, and nothing new but the head where there is another."""
+    whole, part = (mt.load(checkpoint(Case(family, from_head)), head=head) for head in (from_head, to_head))
+    ours = {name.replace("target_embed.", "embed."): x for name, x in state(whole).items()}
+    if to_head == "causal-lm" and family == "bart":  # of two tables of positions, the decoder's
+        ours = {name: x for name, x in state(whole).items() if not name.startswith(("embed.positions", "embed.norm"))}
+        ours = {name.replace("target_embed.", "embed."): x for name, x in ours.items()}
+    for name, x in state(part).items():
+        assert name in part.report.fresh or torch.equal(x, ours[name]), name
+    assert all(name.startswith("head.") for name in part.report.fresh)
+
+
+@pytest.mark.parametrize(("family", "head"), [("t5", "token-classification"), ("t5", "encoder"), ("bart", "causal-lm")])
+def test_half_a_model_is_not_a_whole(family, head):
+    """No random stack stands in for the one that is missing."""
+    with pytest.raises(MismatchError, match=r"missing \d+: (.|\n)*(encoder|decoder)\."):
+        mt.load(checkpoint(Case(family, head)), head="base")
+
+
+@pytest.mark.parametrize("family", ["bert", "albert", "roberta", "vit", "deit"])
+def test_a_pooler_in_half_is_an_error(family):
+    folder = rewritten(checkpoint(Case(family, "base")), without(r"pooler.*bias"))
+    with pytest.raises(MismatchError, match=r"missing 1: pooler.*bias \(here pooler.bias\)"):
+        mt.load(folder)
 
 
 def test_a_masked_lm_file_has_no_pooler():

@@ -12,6 +12,17 @@ CASES = [
     Case("gpt2", "causal-lm", "odd"),
     Case("gpt2", "base", "silu"),
     Case("bert", "causal-lm", "decoder"),
+    Case("roberta", "causal-lm", "decoder"),
+    Case("electra", "causal-lm", "decoder"),
+    Case("bart", "causal-lm"),
+    Case("llama", "causal-lm"),
+    Case("mistral", "base", "window"),
+    Case("mistral", "causal-lm", "odd"),
+    Case("qwen2", "causal-lm"),
+    Case("qwen3", "causal-lm"),
+]
+TWO_STACKS = [
+    Case(family, "seq2seq-lm", variant) for family in ("t5", "bart", "marian") for variant in ("plain", "odd")
 ]
 PROMPT = 5
 
@@ -36,7 +47,7 @@ def test_steps(case, padding, book):
     real = batch["attention_mask"].bool()
     with torch.no_grad():
         at_once = numbers(model(**batch))
-        cache, kept = KVCache.empty(layers=model.transformer.config.decoder.layers), None
+        cache, kept = KVCache.empty(layers=len(model.transformer.decoder.blocks)), None
         for start, end in ((0, PROMPT), (PROMPT, 6), (6, 9), (9, 10), (10, 11)):  # a prompt, then one or several
             inputs = step_inputs(batch, start, end)
             theirs = reference(**inputs, past_key_values=kept, use_cache=True)
@@ -46,6 +57,28 @@ def test_steps(case, padding, book):
             torch.testing.assert_close(ours[shown], numbers(theirs)[shown], atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(ours[shown], at_once[:, start:end][shown], atol=1e-5, rtol=1e-5)
             assert cache.length == end
+
+
+@pytest.mark.parametrize("book", ["by_hand", "fused"])
+@pytest.mark.parametrize("case", TWO_STACKS, ids=str)
+def test_steps_of_a_decoder_behind_an_encoder(case, book):
+    """Cross-attention's keys and values are those of the first step; relative positions count from the last place."""
+    reference, model = both_models(case)
+    model.use(book)
+    batch = make_batch(case, "right", lengths=(9, 13, 6))
+    text = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    ids = batch["decoder_input_ids"]
+    layers = len(model.transformer.decoder.blocks)
+    with torch.no_grad():
+        at_once = model(**text, decoder_input_ids=ids).logits
+        cache, kept = KVCache.empty(layers=layers), None
+        for start, end in ((0, 4), (4, 5), (5, 8), (8, 9)):
+            step = ids[:, start:end]
+            expected = reference(**text, decoder_input_ids=step, past_key_values=kept, use_cache=True)
+            kept = expected.past_key_values
+            ours = model(**text, decoder_input_ids=step, cache=cache).logits
+            torch.testing.assert_close(ours, expected.logits, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(ours, at_once[:, start:end], atol=1e-5, rtol=1e-5)
 
 
 def test_positions_after_a_cache():

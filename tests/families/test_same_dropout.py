@@ -8,16 +8,40 @@ import dataclasses
 
 import pytest
 import torch
-from oracle import CASES, Case, assert_same, checkpoint, make_batch, theirs
+from oracle import CASES, IMAGES, ROTARY, Case, assert_same, checkpoint, make_batch, theirs
 
 import minitransformer as mt
+from minitransformer.families import FAMILIES
 from minitransformer.ops import BOOKS, by_hand
 
+BERT = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.5, "classifier_dropout": 0.7}
+GPT = {"embd_pdrop": 0.3, "attn_pdrop": 0.5, "resid_pdrop": 0.7, "summary_first_dropout": 0.2}
+BART = {"dropout": 0.3, "attention_dropout": 0.5, "activation_dropout": 0.7}
 PROBABILITIES = {
-    "bert": {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.5, "classifier_dropout": 0.7},
-    "gpt2": {"embd_pdrop": 0.3, "attn_pdrop": 0.5, "resid_pdrop": 0.7, "classifier_dropout": 0.9},
+    "bert": BERT,
+    "roberta": BERT,
+    "xlm-roberta": BERT,
+    "electra": {**BERT, "summary_last_dropout": 0.9, "summary_first_dropout": 0.2},
+    "distilbert": {"dropout": 0.3, "attention_dropout": 0.5, "qa_dropout": 0.7, "seq_classif_dropout": 0.9},
+    "albert": {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.5, "classifier_dropout_prob": 0.7},
+    "openai-gpt": GPT,
+    "gpt2": {**GPT, "classifier_dropout": 0.9},
+    **{name: {"attention_dropout": 0.5, "classifier_dropout": 0.7} for name in sorted(ROTARY)},
+    "t5": {"dropout_rate": 0.3, "classifier_dropout": 0.7},
+    "bart": {**BART, "classifier_dropout": 0.9},
+    "marian": BART,
+    **{name: {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.5} for name in sorted(IMAGES)},
 }
-TRAINED = [case for case in CASES if case.variant in ("plain", "decoder", "odd-decoder")]
+# Where each probability shows: a head that has the place.
+SHOWS = {
+    "classifier_dropout": ("token-classification", "sequence-classification"),
+    "classifier_dropout_prob": ("token-classification",),
+    "qa_dropout": ("question-answering",),
+    "seq_classif_dropout": ("sequence-classification",),
+    "summary_last_dropout": ("multiple-choice",),
+    "summary_first_dropout": ("multiple-choice", "double-heads"),
+}
+TRAINED = [case for case in CASES if case.variant in ("plain", "decoder")]
 
 
 def scaled(x, p=0.5, training=True, inplace=False):
@@ -29,8 +53,10 @@ def scaled(x, p=0.5, training=True, inplace=False):
 def attention_with_scaled_weights(q, k, v, *, attn_mask=None, dropout_p=0.0, scale=None):
     """In place of the kernel, which draws inside."""
     scores = q @ k.transpose(-2, -1) * scale
-    if attn_mask is not None:
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
         scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
     return scaled(torch.softmax(scores, -1), dropout_p) @ v
 
 
@@ -51,26 +77,32 @@ def test_places(case, book):
     batch = make_batch(case, "right")
     with torch.no_grad():
         expected = reference(**batch, output_hidden_states=True)
-        assert_same(model(**batch, output_hidden_states=True), expected, batch["attention_mask"])
-        calm = model.eval()(**batch)
-        assert_same(calm, reference.eval()(**batch), batch["attention_mask"])
+        assert_same(model(**batch, output_hidden_states=True), expected, batch)
+        assert_same(model.eval()(**batch), reference.eval()(**batch), batch)
+
+
+def shown(family, field):
+    heads = [head for head in SHOWS.get(field, ("base",)) if head in FAMILIES[family].classes]
+    return Case(family, heads[0])
 
 
 @pytest.mark.parametrize(
-    ("case", "field"),
-    [(Case(family, "token-classification"), field) for family in PROBABILITIES for field in PROBABILITIES[family]],
-    ids=str,
+    ("family", "field"), [(family, field) for family, fields in PROBABILITIES.items() for field in fields]
 )
 @pytest.mark.usefixtures("no_chance")
-def test_each_probability_counts(case, field):
+def test_each_probability_counts(family, field):
     """Without this, a place that neither model has would pass unseen."""
+    case = shown(family, field)
     batch = make_batch(case, "right")
-    logits = []
+    states = []
     for p in (0.0, 0.5):
-        folder = checkpoint(case, **{**dict.fromkeys(PROBABILITIES[case.family], 0.0), field: p})
+        folder = checkpoint(case, **{**dict.fromkeys(PROBABILITIES[family], 0.0), field: p})
         with torch.no_grad():
-            logits.append(mt.load(folder).train()(**batch).logits)
-    assert (logits[0] - logits[1]).abs().max() > 1e-3
+            output = mt.load(folder).train()(**batch)
+        states += [
+            x for x in (output.mc_logits, output.logits, output.start_logits, output.last_hidden_state) if x is not None
+        ][:1]
+    assert (states[0] - states[1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("book", ["by_hand", "fused"])

@@ -3,35 +3,64 @@
 import math
 
 import torch
+from transformers.models.t5.modeling_t5 import T5Attention
 
 
 def linear(weights, name, x):
-    return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+    return x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0)
 
 
 def norm(weights, name, x, eps):
+    """Layer norm; RMS norm where there is no bias."""
+    if f"{name}.bias" not in weights:
+        return x / torch.sqrt((x**2).mean(-1, keepdim=True) + eps) * weights[f"{name}.weight"]
     x = (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, keepdim=True, correction=0) + eps)
     return x * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
-def gelu(x, name):
+def activate(x, name):
     if name == "gelu_tanh":
         return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    return torch.relu(x) if name == "relu" else x * torch.special.ndtr(x)
+    plain = {"relu": torch.relu, "silu": lambda x: x / (1 + torch.exp(-x)), "gelu": lambda x: x * torch.special.ndtr(x)}
+    return plain[name](x)
 
 
-def attend(weights, name, x, y, allowed, heads, points):
+def turn(x, theta):
+    """Rotary positions 0, 1, …: the complex number xⱼ + i xⱼ₊ₑ/₂ times e^(i p θ^(-2j/E)). x [B T H E]."""
+    half = x.shape[-1] // 2
+    angles = torch.arange(x.shape[1])[:, None] * (1 / theta ** (torch.arange(half) / half))  # float32, as the model's
+    unit = torch.complex(angles.cos().double(), angles.sin().double())[:, None]  # [T 1 E/2]
+    turned = torch.complex(x[..., :half], x[..., half:]) * unit
+    return torch.cat([turned.real, turned.imag], dim=-1)
+
+
+def attend(config, weights, name, x, y, allowed, points, bias=0.0):
     """x [B T D] attends to y [B S D] where `allowed` [B T S] says so. Names all its parts."""
-    q, k, v = (linear(weights, f"{name}.{m}", s).unflatten(-1, (heads, -1)) for m, s in (("q", x), ("k", y), ("v", y)))
-    scores = torch.einsum("bthe,bshe->bhts", q, k) / math.sqrt(q.shape[-1])
+    parts = (("q", x), ("k", y), ("v", y))
+    q, k, v = (linear(weights, f"{name}.{m}", s).unflatten(-1, (-1, config.d_head)) for m, s in parts)
+    if config.qk_norm:
+        q, k = norm(weights, f"{name}.q_norm", q, config.norm_eps), norm(weights, f"{name}.k_norm", k, config.norm_eps)
+    if config.rotary_theta and x is y:
+        q, k = turn(q, config.rotary_theta), turn(k, config.rotary_theta)
+    reads = [h * k.shape[2] // config.heads for h in range(config.heads)]  # which head of keys each query head reads
+    scale = config.score_scale or 1 / math.sqrt(q.shape[-1])
+    scores = torch.einsum("bthe,bshe->bhts", q, k[:, :, reads]) * scale + bias
     scores = torch.where(allowed[:, None], scores, -math.inf)
     pattern = torch.nan_to_num(torch.softmax(scores, -1), nan=0.0)
-    z = torch.einsum("bhts,bshe->bthe", pattern, v)
+    z = torch.einsum("bhts,bshe->bthe", pattern, v[:, :, reads])
     points |= {"q": q, "k": k, "v": v, "attn_scores": scores, "pattern": pattern, "z": z}
     return linear(weights, f"{name}.o", z.flatten(-2))
 
 
-def run_block(config, weights, name, x, allowed, memory, memory_allowed):
+def relative_bias(config, table, length):
+    """[H T T]: a number for each head and distance, by buckets that transformers computes."""
+    distances = torch.arange(length) - torch.arange(length)[:, None]
+    relative = config.relative_positions
+    bucket_of = T5Attention._relative_position_bucket
+    return table[bucket_of(distances, not config.causal, relative.buckets, relative.max_distance)].permute(2, 0, 1)
+
+
+def run_block(config, weights, name, x, allowed, memory, memory_allowed, bias):
     """One block. Returns its output and its points."""
     points, attn, cross = {"hook_resid_pre": x}, {}, {}
     pre = config.norm_order == "pre"
@@ -40,16 +69,20 @@ def run_block(config, weights, name, x, allowed, memory, memory_allowed):
         return norm(weights, f"{name}.{part}", x, config.norm_eps) if here else x
 
     h = normed("self_attn_norm", x, pre)
-    points["hook_attn_out"] = attend(weights, f"{name}.self_attn", h, h, allowed, config.heads, attn)
+    points["hook_attn_out"] = attend(config, weights, f"{name}.self_attn", h, h, allowed, attn, bias)
     points["hook_resid_mid"] = x + points["hook_attn_out"]
     x = normed("self_attn_norm", points["hook_resid_mid"], not pre)
     if config.cross_attention:
         h = normed("cross_attn_norm", x, pre)
-        out = attend(weights, f"{name}.cross_attn", h, memory, memory_allowed, config.heads, cross)
+        out = attend(config, weights, f"{name}.cross_attn", h, memory, memory_allowed, cross)
         points |= {"hook_cross_attn_out": out, "hook_resid_mid_cross": x + out}
         x = normed("cross_attn_norm", x + out, not pre)
-    points["mlp.hook_pre"] = linear(weights, f"{name}.ffn.up", normed("ffn_norm", x, pre))
-    points["mlp.hook_post"] = gelu(points["mlp.hook_pre"], config.activation)
+    h = normed("ffn_norm", x, pre)
+    points["mlp.hook_pre"] = linear(weights, f"{name}.ffn.gate" if config.gated else f"{name}.ffn.up", h)
+    points["mlp.hook_post"] = activate(points["mlp.hook_pre"], config.activation)
+    if config.gated:
+        points["mlp.hook_pre_linear"] = linear(weights, f"{name}.ffn.up", h)
+        points["mlp.hook_post"] = points["mlp.hook_post"] * points["mlp.hook_pre_linear"]
     points["hook_mlp_out"] = linear(weights, f"{name}.ffn.down", points["mlp.hook_post"])
     points["hook_resid_post"] = x + points["hook_mlp_out"]
     x = normed("ffn_norm", points["hook_resid_post"], not pre)
@@ -65,11 +98,14 @@ def run_stack(config, weights, name, prefix, x, attention_mask, memory=None, mem
     batch, queries, _ = x.shape
     allowed = (attention_mask[:, None, :] == 1).expand(batch, queries, queries)
     if config.causal:
-        allowed = allowed & (torch.arange(queries)[:, None] >= torch.arange(queries))
+        back = torch.arange(queries)[:, None] - torch.arange(queries)
+        allowed = allowed & (back >= 0) & (back < (config.window or queries))
+    table = weights.get(f"{name}.relative_bias.weight")
+    bias = 0.0 if table is None else relative_bias(config, table, queries)
     memory_allowed = None if memory is None else (memory_mask[:, None, :] == 1).expand(batch, queries, -1)
     seen = {}
     for i in range(config.layers):
-        x, points = run_block(config, weights, f"{name}.layers.{i}", x, allowed, memory, memory_allowed)
+        x, points = run_block(config, weights, f"{name}.layers.{i}", x, allowed, memory, memory_allowed, bias)
         seen |= {f"{prefix}.{i}.{point}": value for point, value in points.items()}
     return (norm(weights, f"{name}.final_norm", x, config.norm_eps) if config.final_norm else x), seen
 
@@ -77,6 +113,9 @@ def run_stack(config, weights, name, prefix, x, attention_mask, memory=None, mem
 def embed(config, weights, ids, token_type_ids=None):
     """Token (· scale), type and position of each id, and their norm. -> (x [B T D], {point: value})."""
     tokens = weights["embed.tokens.weight"]
+    if config.positions is None:
+        x = tokens[ids] * config.scale
+        return x, {"hook_embed": tokens[ids], "hook_full_embed": x}
     if config.positions == "sinusoidal":
         columns = torch.arange(config.d_model)
         angles = torch.arange(ids.shape[1])[:, None] / 10000.0 ** ((columns // 2 * 2).double() / config.d_model)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_models import bert, gpt2, ids, noisy, paper
+from small_models import bart, bert, gpt2, ids, llama, noisy, paper, roberta, t5, vit
 
 from minitransformer.config import TokenClassificationConfig
 from minitransformer.errors import InputError
@@ -12,7 +12,12 @@ MODELS = {
     "bert": noisy(bert()),
     "gpt2": noisy(gpt2()),
     "paper": noisy(paper()),
+    "t5": noisy(t5()),
+    "roberta": noisy(roberta()),
+    "llama": noisy(llama()),
+    "vit": noisy(vit()),
 }
+TEXTS = [name for name in MODELS if name != "vit"]
 
 
 def with_one(value, dtype=torch.int64):
@@ -36,11 +41,11 @@ BAD_IDS = {
 }
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", TEXTS)
 @pytest.mark.parametrize("kind", BAD_IDS)
 def test_input_ids(kind, model):
     bad, message = BAD_IDS[kind]
-    decoder = {"decoder_input_ids": IDS} if model == "paper" else {}
+    decoder = {"decoder_input_ids": IDS} if model in ("paper", "t5") else {}
     with pytest.raises(InputError, match=f"input_ids: {message}"):
         MODELS[model](bad, **decoder)
 
@@ -69,7 +74,7 @@ BAD_ARGUMENTS = [
     ("paper", {"position_ids": ZEROS - 1, "decoder_input_ids": IDS}, "position_ids: got -1"),
     ("paper", {"position_ids": ZEROS[:, :1], "decoder_input_ids": IDS}, r"position_ids: got shape \[2, 1\]"),
     ("paper", {"token_type_ids": ZEROS, "decoder_input_ids": IDS}, "token_type_ids: this model has no token types"),
-    ("paper", {}, "decoder_input_ids: got none; a model of two stacks needs what the decoder reads"),
+    ("paper", {}, "decoder_input_ids: got none; a decoder behind an encoder needs what it reads$"),
     ("paper", {"decoder_input_ids": IDS, "attention_mask": torch.ones(2, 4)}, r"attention_mask: got shape \[2, 4\]"),
     (
         "paper",
@@ -78,6 +83,12 @@ BAD_ARGUMENTS = [
     ),
     ("bert", {"decoder_input_ids": IDS}, "decoder_input_ids: this model has one stack"),
     ("gpt2", {"decoder_attention_mask": ZEROS}, "decoder_attention_mask: this model has one stack"),
+    ("gpt2", {"pixel_values": torch.zeros(2, 3, 4, 4)}, "pixel_values: this model reads text; leave it out"),
+    ("t5", {"decoder_input_ids": IDS, "position_ids": ZEROS}, "position_ids: this model knows distances"),
+    ("t5", {}, r"decoder_input_ids: got none; .*\(or labels, which it then reads shifted by one\)"),
+    ("llama", {"position_ids": ZEROS - 1}, "position_ids: got -1"),
+    ("llama", {"position_ids": ZEROS[:, :1]}, r"position_ids: got shape \[2, 1\], expected \[2, 5\]"),
+    ("roberta", {"position_ids": ZEROS + 19}, "position_ids: got 19 at row 0, position 0, expected 0 to 18"),
 ]
 
 
@@ -85,6 +96,32 @@ BAD_ARGUMENTS = [
 def test_other_arguments(model, arguments, message):
     with pytest.raises(InputError, match=message):
         MODELS[model](IDS, **arguments)
+
+
+PIXELS = torch.zeros(2, 2, 7, 8)
+BAD_PIXELS = [
+    ({}, "pixel_values: got none; model.image_processor"),
+    ({"input_ids": IDS}, "input_ids: this model reads images, given as pixel_values; leave it out"),
+    ({"pixel_values": PIXELS, "input_ids": IDS}, "input_ids: this model reads images"),
+    ({"pixel_values": PIXELS, "attention_mask": ZEROS}, "attention_mask: this model reads images"),
+    ({"pixel_values": PIXELS, "token_type_ids": ZEROS}, "token_type_ids: this model reads images"),
+    ({"pixel_values": PIXELS, "position_ids": ZEROS}, "position_ids: this model reads images"),
+    ({"pixel_values": PIXELS, "decoder_input_ids": IDS}, "decoder_input_ids: this model has one stack"),
+    ({"pixel_values": PIXELS[0]}, r"pixel_values: got torch.float32 \[2, 7, 8\], expected .* \[batch, 2, 7, 8\]"),
+    ({"pixel_values": PIXELS[:, :, :6]}, r"pixel_values: got torch.float32 \[2, 2, 6, 8\]"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_PIXELS)
+def test_images(arguments, message):
+    with pytest.raises(InputError, match=message):
+        MODELS["vit"](**arguments)
+
+
+@pytest.mark.parametrize("model", TEXTS)
+def test_no_text_at_all(model):
+    with pytest.raises(InputError, match=r"input_ids: got none; model\.tokenizer"):
+        MODELS[model](attention_mask=torch.ones(2, 5))
 
 
 @pytest.mark.parametrize("model", ["bert", "gpt2"])
@@ -113,11 +150,38 @@ def test_a_decoder_that_needs_a_memory():
         MODELS["paper"].decode(IDS, memory=memory, memory_mask=torch.ones(2, 4))
 
 
+def test_a_decoder_that_can_stand_alone():
+    """With cross-attention but no encoder: it attends to what it is given, or to nothing."""
+    config = paper()
+    alone = noisy(gpt2(embed=config.embed, decoder=config.decoder))
+    memory = torch.randn(2, 3, 12).double()
+    assert alone(IDS).logits.isfinite().all()
+    assert not torch.equal(alone.decode(IDS, memory=memory), alone.decode(IDS))
+    whole = noisy(config)
+    alone.load_state_dict({name: x for name, x in whole.state_dict().items() if not name.startswith("encoder.")})
+    assert torch.equal(alone.decode(IDS, memory=memory), whole.decode(IDS, memory=memory))
+
+
 def test_a_decoder_that_needs_none():
     with pytest.raises(InputError, match="memory: this decoder has no cross-attention"):
         MODELS["gpt2"].decode(IDS, memory=MODELS["bert"].encode(IDS))
     with pytest.raises(InputError, match="memory_mask: this decoder has no cross-attention"):
         MODELS["gpt2"].decode(IDS, memory_mask=torch.ones(2, 5))
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (with_one(13), "labels: got 13 at row 1, position 3, expected 0 to 12"),
+        (with_one(-1), "labels: got -1 at row 1, position 3"),
+        (IDS[0], r"labels: got shape \[5\], expected \[batch, tokens\]"),
+        (IDS.float(), "labels: got torch.float32"),
+    ],
+)
+@pytest.mark.parametrize("maker", [t5, bart])
+def test_labels_that_a_decoder_cannot_read(maker, labels, told):
+    with pytest.raises(InputError, match=told):
+        noisy(maker())(IDS, labels=labels)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Looking inside: each point is the number that its name says, and looking changes nothing."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 from plain_transformer import embed, run_stack
-from small_models import bert, gpt2, ids, noisy, padding, paper
+from small_models import bert, gpt2, ids, inputs, llama, noisy, padding, paper, qwen, t5, vit
 from torch import nn
 
 from minitransformer.errors import InputError
@@ -18,11 +20,14 @@ ONE_STACK = {
     "post-norm encoder": (bert(), {"attention_mask": SOURCE_MASK, "token_type_ids": TYPES}),
     "pre-norm decoder": (gpt2(), {"attention_mask": SOURCE_MASK}),
     "padding on the left": (gpt2(), {"attention_mask": SOURCE_MASK.flip(1)}),  # some queries see nothing
+    "rotary positions and groups": (llama(), {"attention_mask": SOURCE_MASK}),
+    "a window": (qwen(), {"attention_mask": SOURCE_MASK}),
     "types from tokens": (gpt2(), {"attention_mask": SOURCE_MASK, "token_type_ids": TYPES}),
 }
 TWO_STACKS = {
     "post-norm": paper(),
     "pre-norm": paper(norm_order="pre", final_norm=True, activation="gelu_tanh"),
+    "relative positions": t5(),
 }
 BATCH = {"attention_mask": SOURCE_MASK, "decoder_input_ids": TARGET, "decoder_attention_mask": TARGET_MASK}
 books = pytest.mark.parametrize("book", BOOKS)
@@ -76,6 +81,16 @@ def test_every_point_of_two_stacks(name, book):
     torch.testing.assert_close(out.last_hidden_state, hidden, rtol=1e-11, atol=1e-11)
 
 
+def test_points_of_an_image():
+    """The patches have no table of tokens; the stack is as any other."""
+    model = noisy(vit())
+    with capture(model, ["*"]) as seen:
+        model(pixel_values=inputs(vit())["pixel_values"].double())
+    assert {name for name in seen if not name.startswith("blocks.")} == {"hook_full_embed"}
+    assert torch.equal(seen["hook_full_embed"], seen["blocks.0.hook_resid_pre"])
+    assert seen["hook_full_embed"].shape == (3, 7, 12)
+
+
 def test_token_types_that_are_not_given_are_seen_too():
     model = noisy(bert())
     with capture(model, ["hook_token_type_embed"]) as seen:
@@ -88,16 +103,17 @@ def test_output_attentions_and_hidden_states(book):
     model = noisy(TWO_STACKS["pre-norm"], book)
     out = model(SOURCE, **BATCH, output_attentions=True, output_hidden_states=True)
     memory, hidden, expected = two_stacks_reference(model)
-    fields = {
-        "hidden_states": [expected[f"decoder.{i}.hook_resid_pre"] for i in range(2)] + [hidden],
+    insides = {
+        "decoder_hidden_states": [expected[f"decoder.{i}.hook_resid_pre"] for i in range(2)] + [hidden],
         "encoder_hidden_states": [expected[f"encoder.{i}.hook_resid_pre"] for i in range(2)] + [memory],
-        "attentions": [expected[f"decoder.{i}.attn.hook_pattern"] for i in range(2)],
+        "decoder_attentions": [expected[f"decoder.{i}.attn.hook_pattern"] for i in range(2)],
         "encoder_attentions": [expected[f"encoder.{i}.attn.hook_pattern"] for i in range(2)],
         "cross_attentions": [expected[f"decoder.{i}.cross_attn.hook_pattern"] for i in range(2)],
     }
-    for field, values in fields.items():
+    for field, values in insides.items():
         for got, value in zip(getattr(out, field), values, strict=True):
             torch.testing.assert_close(got, value, rtol=1e-11, atol=1e-11)
+    assert out.hidden_states is out.attentions is None  # of two stacks, each says in its name whose it is
 
 
 @books
@@ -113,12 +129,14 @@ def test_outputs_of_one_stack(name, book):
     torch.testing.assert_close(out.hidden_states[2], hidden)
     assert (len(out.attentions), len(out.hidden_states)) == (2, 3)
     assert out.cross_attentions is out.encoder_attentions is out.encoder_hidden_states is None
+    assert out.decoder_attentions is out.decoder_hidden_states is None
 
 
 def test_what_was_not_asked_for_is_none():
     out = noisy(TWO_STACKS["post-norm"])(SOURCE, **BATCH)
-    for field in ("attentions", "cross_attentions", "encoder_attentions", "hidden_states", "encoder_hidden_states"):
-        assert getattr(out, field) is None
+    for field in fields(out):
+        if "attentions" in field.name or field.name.endswith("hidden_states"):
+            assert getattr(out, field.name) is None
 
 
 def state(model):

@@ -1,10 +1,29 @@
 """A decoder with a cache gives the numbers of one without, in whatever steps it reads."""
 
+from functools import cache
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import HEADS, LAYERS, PLACES, WIDTH, bert, gpt2, ids, noisy, padding, paper
+from small_models import (
+    HEADS,
+    LAYERS,
+    PLACES,
+    WIDTH,
+    bart,
+    bert,
+    gpt2,
+    ids,
+    llama,
+    marian,
+    noisy,
+    padding,
+    paper,
+    qwen,
+    stack,
+    t5,
+)
 
 from minitransformer.errors import InputError
 from minitransformer.modules import KVCache
@@ -41,9 +60,15 @@ def positions(mask):
     return None if mask is None else (mask.cumsum(-1) - 1).clamp(min=0)
 
 
+def takes_positions(model):
+    """Relative positions are counted by the stack itself."""
+    return model.decoder.relative_bias is None
+
+
 def in_chunks(model, chunks, mask, **source):
     """The hidden states of TOKENS, read chunk by chunk with one cache; and the cache."""
-    cache, hidden, place = KVCache.empty(layers=LAYERS), [], positions(mask)
+    cache, hidden = KVCache.empty(layers=len(model.decoder.blocks)), []
+    place = positions(mask) if takes_positions(model) else None
     for begin, end in chunks:
         seen = None if mask is None else mask[:, :end]
         places = None if place is None else place[:, begin:end]
@@ -59,6 +84,7 @@ def assert_near(got, expected):
 @pytest.mark.parametrize("book", ["fused", "by_hand"])
 @pytest.mark.parametrize("side", MASKS)
 @given(chunks=CHUNKS)
+@settings(max_examples=12)
 def test_decoder_only(side, book, chunks):
     model, mask = noisy(gpt2(), book), MASKS[side]
     expected = model.decode(TOKENS, mask, position_ids=positions(mask))
@@ -77,6 +103,93 @@ def test_encoder_decoder(chunks, source_side, side, book):
     expected = model.decode(TOKENS, mask, position_ids=positions(mask), **source)
     hidden, _ = in_chunks(model, cut_at(chunks), mask, **source)
     assert_near(hidden, expected)
+
+
+SHARED = {"layer_order": (0, 1, 1, 0), "causal": True}
+MORE_DECODERS = {
+    "rotary positions, groups of heads": llama(),
+    "a window, norms of queries and keys": qwen(),
+    "a window of one": llama(window=1),
+    "shared layers": gpt2(decoder=stack(**SHARED, norm_order="pre")),
+    "relative positions": gpt2(decoder=stack(causal=True, relative_positions=t5().decoder.relative_positions)),
+}
+MORE_ENCODER_DECODERS = {
+    "t5": t5(),
+    "bart": bart(),
+    "marian": marian(),
+    "shared layers of two stacks": paper(layer_order=(0, 1, 1, 0)),
+    "groups of heads": paper(kv_heads=1, norm="rms", gated=True),
+}
+
+
+@cache
+def decoder_of(name, book):
+    return noisy((MORE_DECODERS | MORE_ENCODER_DECODERS)[name], book)
+
+
+@pytest.mark.parametrize("book", ["fused", "by_hand"])
+@pytest.mark.parametrize("side", MASKS)
+@pytest.mark.parametrize("name", MORE_DECODERS)
+def test_other_decoders(name, side, book):
+    model, mask = decoder_of(name, book), MASKS[side]
+    place = positions(mask) if takes_positions(model) else None
+    expected = model.decode(TOKENS, mask, position_ids=place)
+    assert expected.isfinite().all()
+    hidden, _ = in_chunks(model, cut_at([2, 1, 1, 2]), mask)
+    assert_near(hidden, expected)
+
+
+@pytest.mark.parametrize("book", ["fused", "by_hand"])
+@pytest.mark.parametrize("side", MASKS)
+@pytest.mark.parametrize("name", MORE_ENCODER_DECODERS)
+def test_other_encoder_decoders(name, side, book):
+    model, mask, memory_mask = decoder_of(name, book), MASKS[side], SOURCE_MASKS["on the right"]
+    source = {"memory": model.encode(SOURCE, memory_mask), "memory_mask": memory_mask}
+    place = positions(mask) if takes_positions(model) else None
+    expected = model.decode(TOKENS, mask, position_ids=place, **source)
+    hidden, _ = in_chunks(model, cut_at([2, 1, 1, 2]), mask, **source)
+    assert_near(hidden, expected)
+
+
+def test_rotary_positions_tell_distances_only():
+    """All positions moved by the same number: the same output. One position moved: another."""
+    model, places = noisy(llama()), torch.arange(LENGTH)[None]
+    expected = model.decode(TOKENS, position_ids=places)
+    moved = model.decode(TOKENS, position_ids=places + 8)
+    torch.testing.assert_close(moved, expected, rtol=1e-4, atol=1e-4)  # angles are in float32
+    places = places.clone()
+    places[0, 2] = 9
+    assert (model.decode(TOKENS, position_ids=places) - expected).abs().max() > 1e-2
+
+
+def test_a_window_forgets():
+    """Two layers and a window of 3: the last token sees four tokens before it, and no more."""
+    model = noisy(qwen())
+    for place in range(LENGTH):
+        changed = TOKENS.clone()
+        changed[:, place] = (changed[:, place] + 1) % 13
+        same = torch.equal(model.decode(changed)[:, -1], model.decode(TOKENS)[:, -1])
+        assert same == (place < LENGTH - 5)
+
+
+def test_what_a_cache_of_other_decoders_holds():
+    model = noisy(llama())
+    _, cache = in_chunks(model, cut_at([3]), None)
+    assert cache.self_attn[1].k.shape == (BATCH, 2, LENGTH, 4)  # 2 heads of keys serve 6 of queries
+    model = noisy(gpt2(decoder=stack(**SHARED)))
+    _, cache = in_chunks(model, cut_at([3]), None)
+    assert len(cache.self_attn) == 4  # one for each turn of the two layers
+    assert not torch.equal(cache.self_attn[0].k, cache.self_attn[3].k)
+    with pytest.raises(InputError, match=r"cache: got 2 layers, expected 4; try KVCache.empty\(layers=4\)"):
+        model.decode(TOKENS, cache=KVCache.empty(layers=2))
+
+
+def test_beyond_the_texts_of_training_is_a_warning():
+    model = noisy(llama())
+    cache = KVCache.empty(layers=LAYERS)
+    model.decode(ids(1, PLACES), cache=cache)
+    with pytest.warns(UserWarning, match=f"got {PLACES + 1} tokens, but the model was trained on texts of up to"):
+        model.decode(ids(1, 1), cache=cache)
 
 
 def test_through_the_whole_model():

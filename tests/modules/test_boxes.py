@@ -5,41 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from small_boxes import EMBED, IDS, STACK, assert_near, books, noisy
 from torch import nn
 
-from minitransformer.config import StackConfig, TokenEmbeddingConfig
 from minitransformer.modules import AddNorm, FeedForward, KVCache, LayerNorm, MultiHeadAttention, TokenEmbedding
 from minitransformer.ops import BOOKS
-
-STACK = StackConfig(
-    layers=1,
-    d_model=12,
-    heads=3,
-    d_ffn=20,
-    norm_order="post",
-    norm_eps=1e-5,
-    final_norm=False,
-    activation="relu",
-    causal=False,
-)
-EMBED = TokenEmbeddingConfig(vocab_size=11, d_model=7, positions="learned", max_positions=9)
-books = pytest.mark.parametrize("book", BOOKS.values(), ids=BOOKS)
-
-
-def noisy(module, book):
-    """The module in float64, evaluating, with noise on every parameter."""
-    module = module.double().eval()
-    for part in module.modules():
-        if hasattr(part, "book"):
-            part.book = book
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_()
-    return module
-
-
-def assert_near(got, expected):
-    torch.testing.assert_close(got, torch.as_tensor(expected), rtol=1e-11, atol=1e-11)
 
 
 @books
@@ -107,23 +77,48 @@ def test_a_new_layer_norm_is_the_identity_on_normal_vectors():
 
 def test_add_norm_in_both_orders():
     x, norm, double = torch.randn(2, 5, 12).double(), noisy(LayerNorm(12, 0.1), BOOKS["fused"]), lambda h: 2 * h
-    assert_near(AddNorm("post", 0.0)(x, norm, double), norm(x + 2 * x))
-    assert_near(AddNorm("pre", 0.0)(x, norm, double), x + 2 * norm(x))
+    assert_near(AddNorm("post")(x, norm, double), norm(x + 2 * x))
+    assert_near(AddNorm("pre")(x, norm, double), x + 2 * norm(x))
 
 
-@pytest.mark.parametrize("order", ["pre", "post"])
-def test_dropout_falls_on_the_sub_layer_and_never_on_the_stream(order):
-    add_norm, keep = AddNorm(order, 0.5), nn.Identity()
-    x = torch.full((1000,), 2.0)
-    assert set(add_norm(x, keep, lambda h: h).tolist()) == {2.0, 6.0}  # x + 0 or x + x / (1 - ½)
-    assert set(add_norm.eval()(x, keep, lambda h: h).tolist()) == {4.0}
+def only(part, bias):
+    """All weights of `part` 0 but the bias of its last matrix: what it gives is that bias, dropped or not."""
+    with torch.no_grad():
+        for parameter in part.parameters():
+            parameter.zero_()
+        getattr(part, bias).bias.fill_(2.0)
+    return part
+
+
+@books
+@pytest.mark.parametrize(
+    ("box", "site", "bias"), [(MultiHeadAttention, "dropout", "o"), (FeedForward, "ffn_dropout", "down")]
+)
+def test_dropout_falls_on_what_a_sub_layer_gives(box, site, bias, book):
+    """Each number by itself: 0, or itself / (1 - p). The other box's dropout does not act."""
+    other = {"dropout": "ffn_dropout", "ffn_dropout": "dropout"}[site]
+    part = only(noisy(box(dataclasses.replace(STACK, **{site: 0.5, other: 0.9})), book), bias).train()
+    dropped = part(torch.randn(10, 50, 12).double())
+    assert set(dropped.flatten().tolist()) == {0.0, 4.0}
+    assert 0.45 < (dropped == 0).double().mean() < 0.55
+    assert 0 < (dropped == 0).double().mean(-1).min() < 1  # not whole rows
+    assert set(part.eval()(torch.randn(2, 5, 12).double()).flatten().tolist()) == {2.0}
+
+
+@books
+@pytest.mark.parametrize("gated", [False, True])
+def test_activation_dropout_falls_on_the_inner_vector(gated, book):
+    width = {"d_model": 1, "heads": 1, "d_ffn": 1}
+    config = dataclasses.replace(STACK, activation_dropout=0.5, gated=gated, activation="tanh", **width)
+    part = noisy(FeedForward(config), book).train()
+    x = torch.full((1, 400, 1), 3.0).double()
+    dropped, whole = part(x) - part.down.bias, part.eval()(x) - part.down.bias
+    assert 0.4 < (dropped == 0).double().mean() < 0.6
+    assert_near(dropped[dropped != 0], 2 * whole[dropped != 0])
 
 
 def embed(book, **fields):
     return noisy(TokenEmbedding(dataclasses.replace(EMBED, **fields)), book)
-
-
-IDS = torch.tensor([[3, 1, 10], [0, 0, 5]])
 
 
 @books

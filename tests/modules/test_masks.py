@@ -57,6 +57,28 @@ def test_causal_mask(queries, past):
     assert (mask is None) == (queries == 1)
 
 
+@given(queries=sizes, past=st.integers(0, 5), window=st.integers(1, 12))
+def test_causal_mask_with_a_window(queries, past, window):
+    mask = masks.causal_mask(queries, past + queries, CPU, window)
+    for t in range(queries):
+        for s in range(past + queries):
+            assert allowed(mask, 0, t, s) == (past + t - window < s <= past + t)
+    assert (mask is None) == (queries == 1 and window >= past + 1)
+
+
+@given(rows=attention_masks, past=st.integers(0, 5), window=st.none() | st.integers(1, 7))
+def test_a_window_over_padded_texts(rows, past, window):
+    keys = len(rows[0])
+    past = min(past, keys - 1)
+    sizes = {"queries": keys - past, "past": past, "device": CPU}
+    mask = masks.self_attention_mask(torch.tensor(rows), causal=True, window=window, **sizes)
+    for b, row in enumerate(rows):
+        for t in range(keys - past):
+            for s in range(keys):
+                near = window is None or s > past + t - window
+                assert allowed(mask, b, t, s) == (row[s] == 1 and s <= past + t and near)
+
+
 @given(rows=attention_masks, past=st.integers(0, 5), causal=st.booleans(), masked=st.booleans())
 def test_self_attention_mask(rows, past, causal, masked):
     keys = len(rows[0])
@@ -80,19 +102,21 @@ def test_both():
 
 
 def drawings(function):
-    """The drawings of a docstring, left and right, as lists of rows of booleans."""
-    rows = [re.findall(r"(?<!\S)[x.](?: [x.])+(?!\S)", line) for line in inspect.getdoc(function).splitlines()]
-    rows = [[[cell == "x" for cell in drawn.split()] for drawn in row] for row in rows if row]
-    return [[row[side] for row in rows if len(row) > side] for side in range(len(rows[0]))]
+    """The drawings of a docstring, from left to right, as lists of rows of booleans."""
+    columns = {}  # where a row begins in its line -> the rows that begin there
+    for line in inspect.getdoc(function).splitlines():
+        for row in re.finditer(r"(?<!\S)[x.](?: [x.])+(?!\S)", line):
+            columns.setdefault(row.start(), []).append([cell == "x" for cell in row[0].split()])
+    return [columns[begin] for begin in sorted(columns)]
 
 
 def test_drawings():
     (padding,) = drawings(masks.padding_mask)
     assert padding == masks.padding_mask(torch.tensor([[1, 1, 1, 0]]))[0, 0].tolist()
-    square, single = drawings(masks.causal_mask)
-    assert square == masks.causal_mask(4, 4, CPU)[0, 0].tolist()
-    assert single == [[True] * 4]
-    assert masks.causal_mask(1, 4, CPU) is None
+    left, cached = drawings(masks.causal_mask)
+    assert left[:4] == masks.causal_mask(4, 4, CPU)[0, 0].tolist()
+    assert left[4:] == masks.causal_mask(4, 4, CPU, window=2)[0, 0].tolist()
+    assert cached == masks.causal_mask(2, 4, CPU)[0, 0].tolist()
     (left_padded,) = drawings(masks.both)
     padding = masks.padding_mask(torch.tensor([[0, 1, 1, 1]]))
     assert left_padded == masks.both(masks.causal_mask(4, 4, CPU), padding)[0, 0].tolist()

