@@ -15,6 +15,7 @@ from minitransformer.parity import parity
 if TYPE_CHECKING:
     from minitransformer.config import TransformerConfig, vaswani2017
     from minitransformer.errors import MiniTransformerError
+    from minitransformer.generation import GenerationConfig, generate
     from minitransformer.model import Output, Transformer, build, capture
     from minitransformer.modules import KVCache
     from minitransformer.pretrained import Pretrained, load
@@ -27,6 +28,8 @@ _HOMES = {
     "TransformerConfig": "config",
     "vaswani2017": "config",
     "MiniTransformerError": "errors",
+    "GenerationConfig": "generation",
+    "generate": "generation",
     "Output": "model",
     "Transformer": "model",
     "build": "model",
@@ -41,6 +44,7 @@ _HOMES = {
 
 __all__ = [
     "Batch",
+    "GenerationConfig",
     "KVCache",
     "MiniTransformerError",
     "Output",
@@ -52,6 +56,7 @@ __all__ = [
     "build",
     "capture",
     "finetune",
+    "generate",
     "load",
     "parity",
     "vaswani2017",

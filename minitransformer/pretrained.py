@@ -13,6 +13,8 @@ from minitransformer.checkpoint import Report, load_checkpoint, save_checkpoint
 from minitransformer.config import PatchEmbeddingConfig, TokenEmbeddingConfig
 from minitransformer.errors import ConfigError, InputError, NotFoundError, TokenizerError
 from minitransformer.families import Family, family_of, head_of
+from minitransformer.generation import Chat, Perplexity, Writer
+from minitransformer.generation.settings import from_config
 from minitransformer.images import Image, ImageProcessor, image_processor
 from minitransformer.model import Output, Transformer
 from minitransformer.storage import atomic_folder, read_json, resolve
@@ -24,6 +26,7 @@ from minitransformer.tasks.sentence_folder import SentenceFolder, embedder_of, l
 from minitransformer.text import Tokenizer, load_tokenizer
 
 PREPROCESSOR = "preprocessor_config.json"
+GENERATION = "generation_config.json"
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -44,6 +47,7 @@ class Pretrained:
         report: Report,
         preprocessor: Mapping[str, Any] | None = None,
         sentences: SentenceFolder | ConfigError | None = None,
+        generation_config: Mapping[str, Any] | None = None,
     ) -> None:
         self.transformer = transformer
         self.family = family
@@ -52,6 +56,7 @@ class Pretrained:
         self._tokenizer = tokenizer
         self._preprocessor = preprocessor  # preprocessor_config.json as it was read
         self._sentences = sentences  # the error, where these files ask for what is not implemented
+        self.generation_config = None if generation_config is None else dict(generation_config)  # as it was read
 
     def __call__(self, *args: Any, **kwargs: Any) -> Output:
         """Run the model: see `Transformer.forward`."""
@@ -160,6 +165,62 @@ class Pretrained:
             batch_size=batch_size,
         )
 
+    def generate(
+        self,
+        inputs: str | Sequence[str] | Tensor | None = None,
+        *,
+        task: str | None = None,
+        seed: int | None = None,
+        output_scores: bool = False,
+        output_attentions: bool = False,
+        **settings: Any,
+    ) -> Any:
+        """The text that a decoder goes on with, or that it writes for what its encoder read.
+
+        One text gives a text, several a list, token ids (`inputs`, or input_ids and attention_mask as a tokenizer gives
+        them) give token ids. A decoder alone repeats its prompt first. `task`: one that config.json names, with its
+        prefix and settings (T5). `seed`: the same one draws the same tokens. `settings`: fields of `GenerationConfig`,
+        such as max_new_tokens=40, do_sample=True, num_beams=4; what is not given says the checkpoint's
+        generation_config.json. With output_scores or output_attentions, the answer is a `Generation`.
+        """
+        return self._writer.generate(
+            inputs, task=task, seed=seed, output_scores=output_scores, output_attentions=output_attentions, **settings
+        )
+
+    def stream(
+        self,
+        inputs: str | Sequence[str] | Tensor | None = None,
+        *,
+        task: str | None = None,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> Iterator[str]:
+        """The new text of `generate`, piece by piece, as soon as each is certain: for piece in model.stream("Once")."""
+        return self._writer.stream(inputs, task=task, seed=seed, **settings)
+
+    def chat(
+        self,
+        system: str | None = None,
+        *,
+        chat_template: str | None = None,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> Chat:
+        """A conversation: `for piece in chat.say("Hello!")`. The template is the tokenizer's, if none is given."""
+        return self._writer.chat(system, chat_template=chat_template, seed=seed, **settings)
+
+    def perplexity(self, text: str, *, window: int | None = None, stride: int | None = None) -> Perplexity:
+        """How well the model foretells a text; one longer than `window` tokens is read in steps of `stride`."""
+        return self._writer.perplexity(text, window=window, stride=stride)
+
+    @property
+    def _writer(self) -> Writer:
+        if self.generation_config is None:
+            files, source = from_config(self.raw_config), "config.json"
+        else:
+            files, source = self.generation_config, GENERATION
+        return Writer(self.transformer, self._tokenizer, files, self.raw_config, source)
+
     def save(self, folder: str | PathLike[str]) -> None:
         """Write a folder that `load` and transformers' from_pretrained read. All of it appears, or nothing."""
         if not os.fspath(folder):
@@ -172,6 +233,8 @@ class Pretrained:
         save_checkpoint(self.transformer, self.family, self.raw_config, folder)
         if self._tokenizer is not None:
             self._tokenizer.save(folder)
+        if self.generation_config is not None:
+            write_json(self.generation_config, folder / GENERATION)
         if self._preprocessor is not None:
             write_json(self._preprocessor, folder / PREPROCESSOR)
         if isinstance(self._sentences, SentenceFolder):
@@ -243,6 +306,7 @@ def load(
         report=report,
         preprocessor=read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).exists() else None,
         sentences=sentences,
+        generation_config=read_json(folder / GENERATION) if (folder / GENERATION).exists() else None,
     )
 
 

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from minitransformer.cli import families, finetune, inspect, parity, predict, quickstart
+from minitransformer.cli import chat, families, finetune, generate, inspect, parity, predict, quickstart, score
 from minitransformer.errors import MiniTransformerError
 
 app = typer.Typer(
@@ -21,6 +21,9 @@ app.command("families")(families.command)
 app.command("parity")(parity.command)
 app.command("finetune")(finetune.command)
 app.command("predict")(predict.command)
+app.command("generate")(generate.command)
+app.command("chat")(chat.command)
+app.command("score")(score.command)
 
 
 def main() -> None:

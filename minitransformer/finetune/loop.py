@@ -2,18 +2,18 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypedDict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minitransformer.errors import MiniTransformerError
 from minitransformer.finetune.batches import batches
 from minitransformer.finetune.recipe import Recipe, learning_rate
 from minitransformer.model import Transformer
-from minitransformer.tasks import Row, classify
-from minitransformer.text import Tokenizer
+
+Collate = Callable[[Sequence[int]], Mapping[str, Tensor]]  # some rows' numbers -> their tensors, labels among them
 
 
 class Step(TypedDict):
@@ -27,16 +27,15 @@ class Step(TypedDict):
     rows_per_second: float  # since the run began
 
 
-def train(
-    model: Transformer, tokenizer: Tokenizer, labels: Sequence[str], rows: Sequence[Row], recipe: Recipe
-) -> Iterator[Step]:
-    """Train `model` in place, one batch for each item asked for. Stop asking and it stops."""
-    texts = [row.text for row in rows]
-    lengths = classify.lengths(tokenizer, texts)
-    targets = classify.encode_labels(rows, labels)
+def train(model: Transformer, lengths: Sequence[int], collate: Collate, recipe: Recipe) -> Iterator[Step]:
+    """Train `model` in place, one batch for each item asked for. Stop asking and it stops.
+
+    The task is in `collate`, which makes a batch of some rows: what the model takes, and the labels that give its loss.
+    `lengths`: how many tokens each row has.
+    """
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate)
-    steps = recipe.epochs * math.ceil(len(rows) / recipe.batch_size)
+    steps = recipe.epochs * math.ceil(len(lengths) / recipe.batch_size)
     step, done, began = 0, 0, time.perf_counter()
     for epoch in range(recipe.epochs):
         for places in batches(lengths, recipe.batch_size, seed=recipe.seed, epoch=epoch):
@@ -44,11 +43,11 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
 
-            batch = classify.collate(tokenizer, [texts[i] for i in places], recipe.max_length).to(device)
+            batch = {name: x.to(device) for name, x in collate(places).items()}
             model.train()
             with torch.random.fork_rng():  # dropout, too, depends on the seed and the step alone
                 torch.manual_seed(recipe.seed * 1_000_003 + step)
-                loss = model(**batch, labels=targets[places].to(device)).loss
+                loss = model(**batch).loss
             if not torch.isfinite(loss):
                 raise MiniTransformerError(
                     f"the loss is {loss.item()} at step {step + 1} of {steps}; try a lower learning rate"

@@ -8,9 +8,10 @@ from os import PathLike
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from minitransformer.errors import DataError, MiniTransformerError
-from minitransformer.finetune.loop import Step, train
+from minitransformer.finetune.loop import Collate, Step, train
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.rows import check_labels, label_set, read_rows, split
 from minitransformer.pretrained import Pretrained, load
@@ -70,8 +71,9 @@ def train_and_save(
 ) -> Run:
     """Train `model`, score it on the unseen rows, and write everything to `out` at once at the end."""
     before = accuracy(model, unseen)
+    lengths, collate = encode(model, training, recipe)
     steps = []
-    for step in train(model.transformer, model.tokenizer, model.labels, training, _within(recipe, model)):
+    for step in train(model.transformer, lengths, collate, recipe):
         steps.append(step)
         if watch is not None:
             watch(step)
@@ -83,6 +85,19 @@ def train_and_save(
         (staging / "run.json").write_text(json.dumps({"recipe": asdict(recipe), **figures}, indent=2) + "\n")
         (staging / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     return Run(out, model, before, after, len(training), len(unseen), tuple(steps))
+
+
+def encode(model: Pretrained, rows: Sequence[Row], recipe: Recipe) -> tuple[list[int], Collate]:
+    """What the loop asks of the rows: how many tokens each has, and a function that makes a batch of some of them."""
+    texts = [row.text for row in rows]
+    targets = classify.encode_labels(rows, model.labels)  # [rows]
+    max_length = min((n for n in (recipe.max_length, model.max_length) if n is not None), default=None)
+
+    def collate(places: Sequence[int]) -> dict[str, Tensor]:
+        batch = classify.collate(model.tokenizer, [texts[i] for i in places], max_length)
+        return {**batch, "labels": targets[list(places)]}
+
+    return classify.lengths(model.tokenizer, texts), collate
 
 
 def accuracy(model: Pretrained, rows: Sequence[Row]) -> float:
@@ -108,9 +123,3 @@ def _make_folder(folder: Path) -> None:
 
 def _rows(rows: str | PathLike[str] | Sequence[Row], text: str, label: str) -> list[Row]:
     return read_rows(Path(rows), text=text, label=label) if isinstance(rows, str | PathLike) else list(rows)
-
-
-def _within(recipe: Recipe, model: Pretrained) -> Recipe:
-    """The recipe with texts cut to what the model takes."""
-    limits = [limit for limit in (recipe.max_length, model.max_length) if limit is not None]
-    return recipe if not limits else type(recipe)(**{**asdict(recipe), "max_length": min(limits)})

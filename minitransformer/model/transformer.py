@@ -135,7 +135,7 @@ class Transformer(nn.Module):
             "start_positions": start_positions,
             "end_positions": end_positions,
         }
-        states = States(hidden, pooled, self._table(), *self._ids_of_head(source, read), choices, mc_token_ids)
+        states = States(hidden, pooled, self.table(), *self._ids_of_head(source, read), choices, mc_token_ids)
         self._read_head(output, states, {name: x for name, x in targets.items() if x is not None})
         return output
 
@@ -194,6 +194,17 @@ class Transformer(nn.Module):
             memory_mask=padding_mask(memory_mask),
             cache=cache,
         )
+
+    def token_logits(self, hidden: Tensor) -> Tensor:
+        """The language model's logits for what the last stack gave: [B T D] -> [B T V]."""
+        return self.projection()(hidden, self.table())
+
+    def projection(self) -> nn.Module:
+        """The part of the head that gives logits over tokens, from hidden states and the table of tokens."""
+        projection = getattr(self.head, "lm", None)
+        if projection is None:
+            raise InputError(f"this model has the head {self.config.task} and gives no logits over tokens")
+        return projection
 
     def use(self, book: str) -> "Transformer":
         """Compute with the formulas "by_hand" or "fused" from now on. Returns the model."""
@@ -269,7 +280,7 @@ class Transformer(nn.Module):
             return memory, None
         return self.decode(*read, memory=memory, memory_mask=source.attention_mask, cache=cache), memory
 
-    def _table(self) -> Tensor | None:
+    def table(self) -> Tensor | None:
         """The embedding of the tokens that a language model gives logits for: [V D]."""
         embed = self.embed if self.target_embed is None else self.target_embed
         return embed.tokens.weight if isinstance(embed, TokenEmbedding) else None

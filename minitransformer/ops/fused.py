@@ -54,7 +54,7 @@ def attention(
     dropout: float = 0.0,
 ) -> Tensor:
     """See `by_hand.attention`. The kernel never stores the [B H T S] weights."""
-    k, v = (for_each_query_head(x, q.shape[1]) for x in (k, v))  # [B H S E]
+    k, v = for_each_query_head(k, q.shape[1]), for_each_query_head(v, q.shape[1])  # [B H S E]
     if bias is None or mask is None:
         mask = bias if mask is None else mask
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
@@ -81,7 +81,7 @@ def softmax(x: Tensor) -> Tensor:
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """See `by_hand.layer_norm`."""
-    return F.layer_norm(x, weight.shape, weight, bias, eps)
+    return torch.layer_norm(x, weight.shape, weight, bias, eps)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -18,7 +18,7 @@ SMALL_FILES = {
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
     "sentencepiece.bpe.model", "tokenizer.model", "source.spm", "target.spm", "target_vocab.json", "modules.json",
-    "config_sentence_transformers.json", "preprocessor_config.json",
+    "config_sentence_transformers.json", "preprocessor_config.json", "generation_config.json", "chat_template.jinja",
 }  # fmt: skip
 SENTENCE_FILES = re.compile(r"[1-9][0-9]?_[A-Za-z]+/(config\.json|model\.safetensors)|sentence_[a-z-]+_config\.json")
 

@@ -9,19 +9,15 @@ import torch
 from minitransformer.config import TokenEmbeddingConfig
 from minitransformer.errors import InputError
 from minitransformer.model import Transformer
+from minitransformer.model.evaluation import evaluation
 from minitransformer.text import Batch, Tokenizer
 
 
 @contextmanager
 def inference(transformer: Transformer) -> Iterator[None]:
     """No dropout and no gradients inside; afterwards dropout is as it was."""
-    training = transformer.training
-    transformer.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        transformer.train(training)
+    with evaluation(transformer), torch.no_grad():
+        yield
 
 
 def token_limit(transformer: Transformer, tokenizer: Tokenizer | None, override: int | None = None) -> int | None:

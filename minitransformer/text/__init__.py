@@ -2,6 +2,7 @@
 
 from minitransformer.text.batch import Batch
 from minitransformer.text.load import load_tokenizer
+from minitransformer.text.streaming import TextStream, with_text
 from minitransformer.text.tokenizer import Tokenizer
 
-__all__ = ["Batch", "Tokenizer", "load_tokenizer"]
+__all__ = ["Batch", "TextStream", "Tokenizer", "load_tokenizer", "with_text"]

@@ -74,6 +74,7 @@ def assemble(folder: Path, settings: Settings, name: str | None, *, whole: bool)
         model_input_names=settings.model_input_names() or (kind.model_input_names if kind else None),
         padding_side=settings.side("padding_side", padding.get("direction", kind.padding_side if kind else "right")),
         truncation_side=settings.side("truncation_side", truncation.get("direction", "right")),
+        chat_template=settings.chat_template,
         notes=notes,
     )
 

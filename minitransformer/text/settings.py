@@ -1,7 +1,11 @@
-"""What stands beside a vocabulary: tokenizer_config.json, special_tokens_map.json, added_tokens.json, config.json."""
+"""What stands beside a vocabulary: tokenizer_config.json, special_tokens_map.json, added_tokens.json, config.json,
+and chat templates.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +13,12 @@ from typing import Any
 from tokenizers import AddedToken
 
 from minitransformer.errors import TokenizerError
-from minitransformer.text.files import read_json
+from minitransformer.text.files import read_json, read_text
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+CHAT_TEMPLATE = "chat_template.jinja"
+FURTHER_TEMPLATES = "additional_chat_templates"  # a folder: name.jinja is the template of that name
+MAX_TEMPLATE = 10**6  # characters; the longest chat templates in use have some 30,000
 UNSET = 1e30  # what stands in a file as model_max_length when nobody set one
 
 
@@ -22,6 +29,7 @@ class Settings:
     config: tokenizer_config.json as it was read. model_config: config.json, likewise.
     special: role -> token, None where a file says null.
     extra: special tokens without a role. added: id -> token outside or on top of the vocabulary, lowest id first.
+    chat_template: one, or name -> template where there are several.
     """
 
     folder: Path
@@ -30,6 +38,7 @@ class Settings:
     special: dict[str, AddedToken | None]
     extra: list[AddedToken]
     added: dict[int, AddedToken]
+    chat_template: str | dict[str, str] | None
 
     def flag(self, name: str) -> bool | None:
         """A true/false setting; None where it is not set."""
@@ -80,8 +89,15 @@ def read_settings(folder: Path) -> Settings:
     extra = [token for value in values if (token := special_token(folder, "extra_special_tokens", value))]
     names = {token.content for token in [*special.values(), *extra] if token}
     added = added_tokens(folder, config, names)
-    model_config = read_if_there(folder / "config.json")
-    return Settings(folder=folder, config=config, model_config=model_config, special=special, extra=extra, added=added)
+    return Settings(
+        folder=folder,
+        config=config,
+        model_config=read_if_there(folder / "config.json"),
+        special=special,
+        extra=extra,
+        added=added,
+        chat_template=chat_template(folder, config),
+    )
 
 
 def read_if_there(path: Path) -> dict[str, Any]:
@@ -105,6 +121,36 @@ def added_tokens(folder: Path, config: dict[str, Any], special: set[str]) -> dic
             raise wrong(folder, f"the id of the added token {token!r:.60}", number, "a number of its own, from 0 up")
         added[number] = added_token(folder, "added_tokens_decoder", token)
     return dict(sorted(added.items()))
+
+
+def chat_template(folder: Path, config: Mapping[str, Any]) -> str | dict[str, str] | None:
+    """The chat template in a folder's own files, else the one in tokenizer_config.json; name -> template if several."""
+    named = {path.stem: read_text(path) for path in sorted((folder / FURTHER_TEMPLATES).glob("*.jinja"))}
+    if (folder / CHAT_TEMPLATE).exists():
+        named["default"] = read_text(folder / CHAT_TEMPLATE)
+    value: Any = named or config.get("chat_template")
+    if isinstance(value, list):
+        entries = [entry if isinstance(entry, dict) else {} for entry in value]
+        value = {str(entry.get("name")): entry.get("template") for entry in entries}
+    elif set(named) == {"default"}:
+        value = named["default"]
+    texts = value.values() if isinstance(value, dict) else [] if value is None else [value]
+    if not all(isinstance(text, str) and len(text) <= MAX_TEMPLATE for text in texts):
+        expected = f"a template of at most {MAX_TEMPLATE} characters, or a list of {{name, template}}"
+        raise wrong(folder, "chat_template", value, expected)
+    return value
+
+
+def chat_template_files(template: str | Mapping[str, str] | None) -> dict[str, bytes]:
+    """Name -> content of the files that a chat template, or several, are to be written to."""
+    if template is None:
+        return {}
+    files = {}
+    for name, text in ({"default": template} if isinstance(template, str) else template).items():
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+            raise TokenizerError(f"chat_template: the name {name!r:.100} cannot be a file's; rename that template")
+        files[CHAT_TEMPLATE if name == "default" else f"{FURTHER_TEMPLATES}/{name}.jinja"] = text.encode()
+    return files
 
 
 def special_token(folder: Path, role: str, value: Any) -> AddedToken | None:

@@ -13,6 +13,7 @@ from minitransformer.errors import DataError, MiniTransformerError
 from minitransformer.finetune.batches import batches
 from minitransformer.finetune.loop import parameter_groups, train
 from minitransformer.finetune.recipe import Recipe, learning_rate
+from minitransformer.finetune.run import encode
 from minitransformer.tasks import classify
 
 LABELS = ("negative", "positive")
@@ -91,7 +92,7 @@ def test_a_run_is_a_function_of_its_recipe(small_bert, rows):
     def run(seed, look=False):
         model = classifier(small_bert)
         recipe = Recipe(epochs=1, batch_size=16, learning_rate=1e-3, seed=seed)
-        for step in train(model.transformer, model.tokenizer, LABELS, rows, recipe):
+        for step in train(model.transformer, *encode(model, rows, recipe), recipe):
             if look and step["step"] % 2:  # looking on draws random numbers and switches modes
                 model.predict([row.text for row in rows[:5]])
                 torch.rand(3)
@@ -118,7 +119,7 @@ def test_the_loop_equals_a_plain_loop_over_transformers_model(small_bert, rows, 
     lengths = classify.lengths(ours.tokenizer, texts)
     order = [batch for epoch in range(2) for batch in batches(lengths, 16, seed=0, epoch=epoch)]
     targets = classify.encode_labels(rows, LABELS)
-    for step, places in zip(train(ours.transformer, ours.tokenizer, LABELS, rows, recipe), order, strict=True):
+    for step, places in zip(train(ours.transformer, *encode(ours, rows, recipe), recipe), order, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = step["learning_rate"]
         batch = ours.tokenizer([texts[i] for i in places], truncation=True, max_length=6)
@@ -138,7 +139,7 @@ def test_the_loop_equals_a_plain_loop_over_transformers_model(small_bert, rows, 
 def test_it_learns(small_bert, rows):
     model = classifier(small_bert)
     recipe = Recipe(epochs=8, batch_size=8, learning_rate=2e-3)
-    steps = list(train(model.transformer, model.tokenizer, LABELS, rows, recipe))
+    steps = list(train(model.transformer, *encode(model, rows, recipe), recipe))
     assert len(steps) == steps[-1]["steps"] == 8 * 15
     assert steps[-1]["loss"] < 0.2 < steps[0]["loss"]
     predictions = model.predict([row.text for row in rows])
@@ -151,7 +152,7 @@ def test_a_loss_that_is_no_number_stops_the_run(small_bert, rows):
     with torch.no_grad():
         model.transformer.head.cls.bias.fill_(float("nan"))
     with pytest.raises(MiniTransformerError, match="loss is nan at step 1 of"):
-        list(train(model.transformer, model.tokenizer, LABELS, rows, Recipe()))
+        list(train(model.transformer, *encode(model, rows, Recipe()), Recipe()))
 
 
 @pytest.mark.parametrize(

@@ -214,13 +214,16 @@ def test_what_a_cache_holds():
     model = noisy(paper())
     memory = model.encode(SOURCE)
     _, cache = in_chunks(model, cut_at([3]), None, memory=memory)
-    kept = cache.cross_attn[1].k
+    kept = cache.cross_attn[1]
+    keys, values = kept.keys, kept.values
     for layer, block in enumerate(model.decoder.blocks):
         for part, length in ((cache.self_attn[layer], LENGTH), (cache.cross_attn[layer], SOURCE_LENGTH)):
             assert part.k.shape == part.v.shape == (BATCH, HEADS, length, WIDTH // HEADS)
         assert_near(cache.cross_attn[layer].v, block.cross_attn.split_heads(block.cross_attn.v(memory)))
     model.decode(TOKENS[:, :1], memory=memory, cache=cache)
-    assert cache.cross_attn[1].k is kept  # the encoder's output is projected once
+    assert kept.keys is keys  # the encoder's output is projected once
+    assert kept.values is values
+    assert kept.length == SOURCE_LENGTH
 
 
 def test_a_decoder_without_an_encoder_keeps_no_cross_attention():

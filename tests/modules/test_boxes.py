@@ -177,6 +177,8 @@ def test_cache_appends_behind():
     k, v = cache.self_attn[0].append(second, second + 1)
     assert torch.equal(k, torch.cat([first, second], 2))
     assert torch.equal(v, k + 1)
-    assert cache.self_attn[0].k is k
-    assert cache.length == 4
+    assert torch.equal(cache.self_attn[0].k, k)
+    assert torch.equal(cache.self_attn[0].v, v)
+    assert k.data_ptr() == cache.self_attn[0].keys.data_ptr()  # a view of what is kept, no copy
+    assert cache.length == cache.self_attn[0].length == 4
     assert cache.self_attn[1].k is None

@@ -83,6 +83,7 @@ NEEDED = """
     added_tokens.json vocab.txt vocab.json merges.txt spiece.model sentencepiece.bpe.model
     tokenizer.model source.spm target.spm target_vocab.json preprocessor_config.json
     modules.json sentence_bert_config.json sentence_xlm-roberta_config.json config_sentence_transformers.json
+    generation_config.json chat_template.jinja
     1_Pooling/config.json 2_Dense/config.json 2_Dense/model.safetensors 3_Normalize/config.json
 """
 NOT_NEEDED = """
@@ -91,7 +92,7 @@ NOT_NEEDED = """
     onnx/model.onnx onnx/config.json openvino/openvino_model.xml coreml/model.mlpackage/config.json training_args.bin
     2_Dense/pytorch_model.bin 1_Pooling/README.md 1_Pooling/deep/config.json 0_Transformer/model.safetensors
     checkpoint-500/model.safetensors checkpoint-500/config.json modeling_custom.py tokenizer.json.bak optimizer.pt
-    sub/tokenizer.json tokenizer.model.v3 unigram.json original/tokenizer.model
+    sub/tokenizer.json sub/chat_template.jinja tokenizer.model.v3 unigram.json original/tokenizer.model
 """
 
 
