@@ -24,12 +24,13 @@ from minitransformer.families.gpt2 import GPT2
 from minitransformer.finetune.loop import train
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.run import refuse_full_folder
+from minitransformer.generation.perplexity import perplexity
 from minitransformer.storage import atomic_folder, read_json
 from minitransformer.storage.files import write_json
-from minitransformer.tasks.inference import inference
 
 VOCABULARY = 2000
 CONTEXT = 256
+WINDOWS = {"window": CONTEXT, "stride": CONTEXT - 1}  # each begins with the last token of the one before
 END = "<|endoftext|>"  # token 0: stands before a text, and would stand after it
 NUMBERS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 CONFIG = {
@@ -75,7 +76,7 @@ def main() -> None:
     for name, loss in {
         "all tokens alike": math.log(len(tokenizer)),
         "token frequencies": unigram_loss(training, held_out, len(tokenizer)),
-        "the model": mean_loss(load(options.out).transformer, held_out),
+        "the model": perplexity(load(options.out).transformer, held_out, **WINDOWS).loss,
     }.items():
         print(f"{name}, {loss:.4f}, {loss / math.log(2) * predicted / characters:.4f}")
 
@@ -99,7 +100,7 @@ def train_tokenizer(text: str) -> Tokenizer:
 
 def fit(model: Transformer, training: Tensor, held_out: Tensor, recipe: Recipe) -> None:
     """Train on windows of the text, and leave in the model the weights of the epoch with the lowest held-out loss."""
-    rows = training.unfold(0, CONTEXT, CONTEXT - 1)  # [rows CONTEXT]: the windows of `mean_loss`, but for a short last
+    rows = training.unfold(0, CONTEXT, CONTEXT - 1)  # [rows CONTEXT]: as WINDOWS, but for a short last one
 
     def collate(places):
         return {"input_ids": rows[places], "labels": rows[places]}  # the model itself shifts labels by one
@@ -108,26 +109,14 @@ def fit(model: Transformer, training: Tensor, held_out: Tensor, recipe: Recipe) 
     for step in train(model, [CONTEXT] * len(rows), collate, recipe):
         losses.append(step["loss"])
         if step["step"] % (step["steps"] // recipe.epochs) == 0:
-            loss, minutes = mean_loss(model, held_out), len(rows) * step["epoch"] / step["rows_per_second"] / 60
+            loss = perplexity(model, held_out, **WINDOWS).loss
+            minutes = len(rows) * step["epoch"] / step["rows_per_second"] / 60
             mean = sum(losses) / len(losses)
             print(f"epoch {step['epoch']}: training {mean:.3f}, held out {loss:.3f}, {minutes:.1f} min", flush=True)
             losses = []
             if loss < best:
                 best, kept = loss, {name: x.clone() for name, x in model.state_dict().items()}
     model.load_state_dict(kept)
-
-
-def mean_loss(model: Transformer, ids: Tensor) -> float:
-    """Nats per token of a text [T], each token but the first predicted once.
-
-    In windows of CONTEXT tokens, which overlap by the one token that the next window begins with.
-    """
-    total = 0.0
-    with inference(model):
-        for start in range(0, len(ids) - 1, CONTEXT - 1):
-            window = ids[None, start : start + CONTEXT]  # [1 T]
-            total += model(window, labels=window).loss.item() * (window.shape[1] - 1)
-    return total / (len(ids) - 1)
 
 
 def unigram_loss(training: Tensor, ids: Tensor, vocabulary: int) -> float:

@@ -210,7 +210,7 @@ class Pretrained:
         return self._writer.chat(system, chat_template=chat_template, seed=seed, **settings)
 
     def perplexity(self, text: str, *, window: int | None = None, stride: int | None = None) -> Perplexity:
-        """How well the model foretells a text; one longer than `window` tokens is read in steps of `stride`."""
+        """How well the model predicts a text; one longer than `window` tokens is read in steps of `stride`."""
         return self._writer.perplexity(text, window=window, stride=stride)
 
     @property

@@ -22,10 +22,10 @@ def command(
     temperature: Annotated[float | None, typer.Option(help="Below 1: surer; above 1: bolder.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from so many tokens; 0: from all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the fewest tokens with this probability.")] = None,
-    min_p: Annotated[float | None, typer.Option(help="Draw from tokens this probable, beside the first.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Draw from tokens so probable, times the first.")] = None,
     beams: Annotated[int | None, typer.Option(help="How many texts a beam search keeps.")] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: fewer repetitions.")] = None,
-    no_repeat_ngram_size: Annotated[int | None, typer.Option(help="No so many tokens twice in this order.")] = None,
+    no_repeat_ngram_size: Annotated[int | None, typer.Option(help="No sequence of this many tokens twice.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End at this text; may be given several times.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same text.")] = None,
 ) -> None:

@@ -18,7 +18,7 @@ def command(
     stride: Annotated[int | None, typer.Option(help="Tokens from window to window; by default half of one.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Print how well a model foretells a text."""
+    """Print how well a model predicts a text."""
     from minitransformer.pretrained import load
     from minitransformer.text.files import read_text
 

@@ -12,7 +12,7 @@ from minitransformer.generation.sample import check_allowed, sampled
 from minitransformer.generation.settings import GenerationConfig
 from minitransformer.generation.stopping import Stopping
 
-NEVER = -1e9  # added to the score of what must not be chosen; unlike -∞, it keeps an order among such
+NEVER = -1e9  # added, times a mask, to scores of what must not be chosen; finite, for 0 · -∞ is not a number
 
 
 @dataclass
@@ -39,7 +39,8 @@ def beam_search(
     """The num_return_sequences best texts of each prompt, the best first. ids int [B T] -> [B · that, T'].
 
     A text's score is the sum of its log-probabilities after the processors, over its new tokens' number to the power
-    of length_penalty. Wu et al. 2016, section 7, with another penalty.
+    of length_penalty. Wu et al. 2016, section 7, with another penalty. In the shapes, K is the number of beams and C
+    that of the candidates to be among them.
     """
     batch, prompt = ids.shape
     beams = config.num_beams
@@ -76,6 +77,7 @@ def beam_search(
         scores, kept = (best_sums + ended * NEVER).topk(beams)  # [B K]
         running = _take(lengthened, kept)  # [B K T+1]
 
+        # Can a text that goes on still become better than the worst of those that have ended?
         hoped = stopping.longest - prompt if config.early_stopping == "never" and config.length_penalty > 0 else length
         highest = scores[:, :1] / hoped**config.length_penalty  # [B 1]
         lowest = torch.where(finished.there, finished.scores.amin(1, keepdim=True), NEVER)  # [B K]

@@ -45,8 +45,11 @@ class Chat:
         self.left_out = 0
         self.prompt([*self.messages, {"role": "user", "content": ""}])  # a tokenizer without a template says so now
         limit = model.embed.config.max_length  # type: ignore[union-attr]
-        new = config.max_new_tokens or DEFAULT_NEW_TOKENS
-        self.room = None if limit is None else limit - new  # in tokens, for a prompt
+        new = config.max_new_tokens or (1 if config.max_length else DEFAULT_NEW_TOKENS)
+        ends = [
+            length for length in (limit, None if config.max_new_tokens else config.max_length) if length is not None
+        ]
+        self.room = min(ends) - new if ends else None  # in tokens, for a prompt
         if self.room is not None and self.room < 1:
             raise InputError(f"chat: got answers of up to {new} tokens (max_new_tokens), expected fewer than {limit}")
 

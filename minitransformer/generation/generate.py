@@ -24,17 +24,19 @@ def generate(
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     *,
-    config: GenerationConfig,
+    config: GenerationConfig | None = None,
     decoder_input_ids: Tensor | None = None,
     tokenizer: Tokenizer | None = None,
     seed: int | None = None,
 ) -> Tensor:
     """Token ids, int [B · num_return_sequences, T'], shorter rows filled up on the right.
 
-    Of a decoder alone: the prompt `input_ids` [B T] with its continuation. Behind an encoder, which reads `input_ids`:
-    the start token (or `decoder_input_ids`) with what follows. The tokenizer is for stop_strings. The same seed draws
-    the same tokens; without one, torch's global generator draws.
+    For a model that `build` gives; one that was loaded has `model.generate`. Of a decoder alone: the prompt `input_ids`
+    [B T] with its continuation. Behind an encoder, which reads `input_ids`: the start token, then `decoder_input_ids`,
+    with what follows. The tokenizer is for stop_strings. The same seed draws the same tokens; without one, torch's
+    global generator draws.
     """
+    config = GenerationConfig() if config is None else config
     prompt = prepare(model, input_ids, attention_mask, config=config, decoder_input_ids=decoder_input_ids)
     return go_on(model, prompt, config=config, tokenizer=tokenizer, seed=seed)
 

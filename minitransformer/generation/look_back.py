@@ -21,7 +21,7 @@ class Generation:
 
     sequences: Tensor  # int [R T']
     texts: tuple[str, ...] | None = None  # where the prompts were texts
-    probabilities: Tensor | None = None  # [R N V], what each new token was chosen by; zeros after the end
+    probabilities: Tensor | None = None  # [R N V], after the processors; zeros after the end
     log_probabilities: Tensor | None = None  # [R N], of the token that was chosen; 0 after the end
     attentions: tuple[Tensor, ...] | None = None  # each layer's weights: [R H T' T']
     cross_attentions: tuple[Tensor, ...] | None = None  # [R H T' S]
@@ -41,7 +41,8 @@ def look_back(
 ) -> Generation:
     """Read the finished texts once more, all their tokens in one pass. sequences int [R T'].
 
-    The probabilities are those after the processors, which in a beam search work on log-probabilities.
+    The probabilities are the softmax of the scores after the processors. In a beam search these work on
+    log-probabilities, whose sum is a text's score; with processors that sum is another than that of log_probabilities.
     """
     lengths = lengths_of(model, config, prompt)
     prompt = prompt.repeat(len(sequences) // len(prompt.ids))
@@ -54,11 +55,11 @@ def look_back(
             logits = logits.log_softmax(-1)
         found = processors(config, lengths, prompt.attention_mask)
         ended = torch.zeros(len(sequences), 1, dtype=torch.bool, device=sequences.device)
-        steps = []
+        stopping, steps = Stopping(config, lengths.longest, tokenizer), []
         for step, length in enumerate(range(lengths.prompt, sequences.shape[1])):
             of_step = process(found, sequences[:, :length], logits[:, step]).softmax(-1)  # [R V]
             steps.append(of_step.masked_fill(ended, 0))
-            ended |= ended.new_tensor(Stopping(config, lengths.longest, tokenizer)(sequences[:, : length + 1]))[:, None]
+            ended |= ended.new_tensor(stopping(sequences[:, : length + 1]))[:, None]
         probabilities = torch.stack(steps, dim=1)  # [R N V]
         chosen = probabilities.gather(2, sequences[:, lengths.prompt :, None])[..., 0]  # [R N]
         log_probabilities = torch.where(probabilities.any(-1), chosen.log(), 0)

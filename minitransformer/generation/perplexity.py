@@ -1,4 +1,4 @@
-"""How well a model foretells a text."""
+"""How well a model predicts a text."""
 
 import math
 from dataclasses import dataclass
@@ -18,13 +18,14 @@ from minitransformer.ops import BOOKS
 class Perplexity:
     """exp of the mean negative log-probability of a text's tokens: Jelinek et al. 1977.
 
-    A text longer than `window` tokens is read in windows, `stride` further each time; a token counts once, in the first
-    window that holds it, and has at least `window` - `stride` tokens before it there. The first token is not foretold.
+    A text longer than `window` tokens is read in windows, `stride` further each time. Each token is predicted once, in
+    the first window that holds it; after the first window it has at least `window` - `stride` tokens before it. The
+    text's first token is not predicted; where stride = window, nor is that of any window.
     """
 
     perplexity: float
     loss: float  # the mean, in nats for each token
-    tokens: int  # that were foretold
+    tokens: int  # that were predicted
     window: int
     stride: int
 
@@ -39,7 +40,7 @@ def perplexity(model: Transformer, ids: Tensor, *, window: int | None = None, st
     if model.encoder is not None or not isinstance(model.embed, TokenEmbedding):
         raise InputError("perplexity: got an encoder and a decoder, whose text depends on a source; try a GPT-2")
     if len(ids) < 2:
-        raise InputError(f"perplexity: got {len(ids)} token(s), expected two or more: the first one is not foretold")
+        raise InputError(f"perplexity: got {len(ids)} token(s), expected two or more: the first one is not predicted")
     for name, given in (("window", window), ("stride", stride)):
         if given is not None and not isinstance(given, int):
             raise InputError(f"{name}: got {given!r}, expected a whole number of tokens")
@@ -63,4 +64,6 @@ def perplexity(model: Transformer, ids: Tensor, *, window: int | None = None, st
         if end == len(ids):
             break
     mean = total / counted
-    return Perplexity(perplexity=math.exp(min(mean, 700)), loss=mean, tokens=counted, window=window, stride=stride)
+    return Perplexity(
+        perplexity=math.exp(mean) if mean < 700 else math.inf, loss=mean, tokens=counted, window=window, stride=stride
+    )

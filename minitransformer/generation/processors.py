@@ -35,6 +35,7 @@ def processors(config: GenerationConfig, lengths: Lengths, attention_mask: Tenso
     if config.no_repeat_ngram_size:
         found.append(partial(forbid_repeated_ngrams, size=config.no_repeat_ngram_size))
     if config.bad_words_ids:
+        # An end token cannot be a bad word: the text could not end.
         ends = {(end,) for end in config.eos_token_id or ()}
         found += [partial(forbid_sequence, sequence=word) for word in config.bad_words_ids if word not in ends]
     if config.eos_token_id and lengths.shortest:
@@ -46,6 +47,7 @@ def processors(config: GenerationConfig, lengths: Lengths, attention_mask: Tenso
     if config.suppress_tokens:
         found.append(partial(forbid, tokens=config.suppress_tokens))
     if config.begin_suppress_tokens:
+        # After a forced first token, the second one counts as the first.
         begin = lengths.prompt + (lengths.prompt == 1 and config.forced_bos_token_id is not None)
         found.append(partial(forbid_at, tokens=config.begin_suppress_tokens, length=begin))
     if config.do_sample:
@@ -72,7 +74,7 @@ def process(found: Sequence[Processor], ids: Tensor, scores: Tensor) -> Tensor:
 
 
 def penalise_repetition(ids: Tensor, scores: Tensor, *, penalty: float, padding: Tensor | None) -> Tensor:
-    """Bring the score of each token that is there already towards -∞: divide it, or multiply it if it is negative.
+    """Lower the score of each token that is there already: divide a positive score by the penalty, multiply a negative.
 
     Keskar et al. 2019, "CTRL", section 4.1, which divides whatever the sign. `padding` [R]: so many tokens at the start
     do not count.
@@ -157,7 +159,7 @@ def keep_top_p(ids: Tensor, scores: Tensor, *, p: float, least: int = 1) -> Tens
 
 
 def keep_min_p(ids: Tensor, scores: Tensor, *, p: float, least: int = 1) -> Tensor:
-    """Forbid tokens less probable than p times the most probable. Nguyen et al. 2024, "Min-p", section 3."""
+    """Forbid tokens less probable than p times the most probable. Nguyen et al. 2024, "… Min-p Sampling …"."""
     probabilities = scores.softmax(-1)
     unlikely = probabilities < p * probabilities.amax(-1, keepdim=True)  # [R V]
     best = probabilities.topk(min(least, scores.shape[1]))[1]

@@ -67,6 +67,8 @@ def prepare(
 
 def check_model(model: Transformer) -> None:
     """Raise an InputError unless the model has a decoder and gives logits over tokens."""
+    if not isinstance(model, Transformer):
+        raise InputError(f"generate: got a {type(model).__name__}, expected a Transformer; or try model.generate(...)")
     task = model.config.task
     if model.decoder is None or not model.decoder.config.causal:
         raise InputError(
@@ -147,4 +149,5 @@ def _start(model: Transformer, config: GenerationConfig, given: Tensor | None, b
     check_ids("decoder_input_ids", given, vocabulary(model.target_embed or model.embed))
     if len(given) != batch:
         raise InputError(f"decoder_input_ids: got {len(given)} texts, expected {batch}, as many as input_ids")
+    # As in transformers: where one row begins with the start token, no row is given another.
     return given if bool((given[:, 0] == token).any()) else torch.cat((first, given), dim=1)  # [B T]

@@ -38,7 +38,7 @@ def tokens(
     while True:
         scores = process(processors, ids, logits)  # [R V]
         chosen = sampled(scores, 1, generator) if draw else scores.argmax(-1, keepdim=True)  # [R 1]
-        if processors and not draw:
+        if not draw:
             check_allowed(scores.gather(1, chosen)[:, 0], ended)
         if any(ended):
             chosen = chosen.masked_fill(torch.tensor(ended, device=chosen.device)[:, None], padding)
@@ -51,8 +51,8 @@ def tokens(
 
 
 def check_allowed(scores: Tensor, ended: Sequence[bool]) -> None:
-    """Raise an InputError if a text that goes on has only forbidden tokens to go on with. Its best scores [R]."""
-    if any(score == -math.inf and not done for score, done in zip(scores.tolist(), ended, strict=True)):
+    """Raise an InputError if a text that goes on has nothing to go on with: its best score, of [R], is -∞ or NaN."""
+    if any(not math.isfinite(score) and not done for score, done in zip(scores.tolist(), ended, strict=True)):
         raise InputError(FORBIDDEN)
 
 

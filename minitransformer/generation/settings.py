@@ -1,5 +1,6 @@
 """How to decode: the fields of generation_config.json, by transformers' names and with its defaults."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -42,7 +43,6 @@ WITHOUT_EFFECT = {
     "output_logits", "output_scores", "prefill_chunk_size", "return_dict_in_generate", "speculation_type",
     "target_lookbehind", "transformers_version",
 }  # fmt: skip
-TOKENS = ("eos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +56,16 @@ class GenerationConfig:
     do_sample: bool = False  # draw each token; otherwise take the most probable
     num_beams: int = 1  # how many texts a beam search keeps; 1: no search
     num_return_sequences: int = 1  # for each prompt
-    early_stopping: bool | Literal["never"] = False  # True: end when num_beams texts have ended
+    # A beam search ends, if True: when num_beams texts have ended; False: when none that goes on is better than these,
+    # at the length it has; "never": nor can be at the greatest length
+    early_stopping: bool | Literal["never"] = False
     length_penalty: float = 1.0  # a text's score is its log-probability / length to this power
     temperature: float = 1.0  # divides the logits
     top_k: int = 50  # draw from so many tokens; 0: from all
     top_p: float = 1.0  # draw from the fewest tokens whose probabilities sum to this
-    min_p: float | None = None  # draw from tokens of this probability or more, times the highest
+    min_p: float | None = None  # draw from tokens that are at least so probable, times the most probable
     repetition_penalty: float = 1.0  # above 1: tokens that are there already become less probable
-    no_repeat_ngram_size: int = 0  # no so many tokens in the same order twice; 0: no limit
+    no_repeat_ngram_size: int = 0  # no sequence of this many tokens comes twice; 0: any may
     bad_words_ids: tuple[tuple[int, ...], ...] | None = None  # token sequences that do not appear
     suppress_tokens: tuple[int, ...] | None = None  # tokens that do not appear
     begin_suppress_tokens: tuple[int, ...] | None = None  # tokens that do not come first
@@ -78,8 +80,10 @@ class GenerationConfig:
     use_cache: bool = True  # keep keys and values; without them, each step reads the whole text again
 
     def __post_init__(self) -> None:
-        for name, least in (("max_new_tokens", 1), ("max_length", 1), ("num_beams", 1), ("num_return_sequences", 1)):
-            self._check(name, f"a whole number, {least} or more", lambda x, least=least: _whole(x) and x >= least)
+        for name in NAMES:
+            object.__setattr__(self, name, _frozen(name, getattr(self, name)))
+        for name in ("max_new_tokens", "max_length", "num_beams", "num_return_sequences"):
+            self._check(name, "a whole number, 1 or more", lambda x: _whole(x) and x >= 1)
         for name in ("min_length", "min_new_tokens", "top_k", "no_repeat_ngram_size"):
             self._check(name, "a whole number, 0 or more", lambda x: _whole(x) and x >= 0)
         for name in ("temperature", "repetition_penalty"):
@@ -91,23 +95,26 @@ class GenerationConfig:
         self._check("early_stopping", "True, False or 'never'", lambda x: isinstance(x, bool) or x == "never")
         for name in ("do_sample", "renormalize_logits", "use_cache"):
             self._check(name, "True or False", lambda x: isinstance(x, bool))
-        for name in (*TOKENS, "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"):
-            self._check(name, "token ids", lambda x: all(_whole(i) and i >= 0 for i in (x if _many(x) else [x])))
+        for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id", "forced_bos_token_id"):
+            self._check(name, "a token id", lambda x: _whole(x) and x >= 0)
+        for name in LISTS:
+            self._check(name, "token ids", lambda x: all(_whole(i) and i >= 0 for i in x))
         self._check("bad_words_ids", "lists of token ids", lambda x: all(w and all(map(_whole, w)) for w in x))
         self._check("stop_strings", "texts", lambda x: x and all(isinstance(s, str) and s for s in x))
         self._check_forced()
-        if self.num_return_sequences > (self.num_beams if self.num_beams > 1 or not self.do_sample else 10**6):
+        drawn = self.do_sample and self.num_beams == 1  # each time another text
+        if not drawn and self.num_return_sequences > self.num_beams:
             raise InputError(
-                f"num_return_sequences: got {self.num_return_sequences} with num_beams={self.num_beams} and do_sample="
-                f"{self.do_sample}, expected at most num_beams; with do_sample=True there can be as many as you like"
+                f"num_return_sequences: got {self.num_return_sequences}, expected at most num_beams={self.num_beams}; "
+                f"with do_sample=True and num_beams=1 there can be as many as you like"
             )
 
     def _check_forced(self) -> None:
         """Raise an InputError for a token that has to come, and may not."""
         for name in ("forced_bos_token_id", "forced_eos_token_id"):
             forced = getattr(self, name)
-            tokens = set() if forced is None else set(forced) if _many(forced) else {forced}
-            if tokens and tokens <= set(self.suppress_tokens or ()):
+            tokens = set(forced) if isinstance(forced, tuple) else {forced}
+            if forced is not None and tokens <= set(self.suppress_tokens or ()):
                 raise InputError(f"{name}: got {forced}, which suppress_tokens forbids; take it out of one of the two")
 
     def _check(self, name: str, expected: str, right: Any) -> None:
@@ -131,7 +138,7 @@ def settings(
 ) -> GenerationConfig:
     """The fields that a call gives, before those of the checkpoint's files, before the defaults.
 
-    A length in tokens that are new goes before one in all tokens. Unknown names, and fields that are not implemented,
+    Unknown names, and fields that are not implemented,
     are refused.
     """
     for name, value in given.items():
@@ -144,7 +151,10 @@ def settings(
     chosen = {name: x for name, x in files.items() if name in NAMES and x is not None}
     chosen |= {name: 0 if name == "top_k" and x is None else x for name, x in given.items() if name in NAMES}
     chosen = {name: x for name, x in chosen.items() if x is not None or _default(name) is None}
-    return GenerationConfig(**{name: _frozen(name, x) for name, x in chosen.items()})
+    for new, whole in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
+        if given.get(whole) is not None and new not in given and chosen.get(new) is not None:
+            warnings.warn(f"{whole} has no effect: {source} sets {new}, which goes before it; give {new}", stacklevel=2)
+    return GenerationConfig(**chosen)
 
 
 def from_config(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,7 +190,3 @@ def _whole(x: object) -> bool:
 
 def _number(x: object) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool)
-
-
-def _many(x: object) -> bool:
-    return isinstance(x, tuple)

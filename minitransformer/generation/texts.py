@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from minitransformer.errors import InputError
-from minitransformer.generation.generate import generate, steps
+from minitransformer.generation.generate import go_on, steps
 from minitransformer.generation.prompt import check_model, lengths_of, prepare
 from minitransformer.generation.settings import GenerationConfig
 from minitransformer.model import Transformer
@@ -78,7 +78,7 @@ def pieces(
     """
     ids, mask = batch["input_ids"], batch.get("attention_mask")
     prompt = prepare(model, ids, mask, config=config)
-    lengths_of(model, config, prompt)
+    lengths_of(model, config, prompt)  # what is wrong with a length is said now, not at the first piece
     if (texts := len(ids) * config.num_return_sequences) != 1:
         raise InputError(f"stream: got {texts} texts to write at once, expected one; try generate")
 
@@ -87,7 +87,7 @@ def pieces(
             for token in steps(model, prompt, config=config, tokenizer=tokenizer, seed=seed):
                 yield token[0].tolist()
         else:
-            found = generate(model, ids, mask, config=config, tokenizer=tokenizer, seed=seed)
+            found = go_on(model, prompt, config=config, tokenizer=tokenizer, seed=seed)
             tokens = found[0, prompt.ids.shape[1] :].tolist()
             yield tokens
             yield from ([] for _ in tokens[1:])  # whoever counts the pieces counts the tokens

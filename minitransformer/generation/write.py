@@ -108,7 +108,7 @@ class Writer:
         return Chat(self.model, tokenizer, config, system=system, chat_template=chat_template, seed=seed)
 
     def perplexity(self, text: str, *, window: int | None = None, stride: int | None = None) -> Perplexity:
-        """How well the model foretells a text."""
+        """How well the model predicts a text."""
         ids = torch.tensor(self.needed_tokenizer().encode(text), device=next(self.model.parameters()).device)
         return perplexity(self.model, ids, window=window, stride=stride)
 

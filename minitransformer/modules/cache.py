@@ -11,6 +11,8 @@ from minitransformer.errors import InputError
 class KeysAndValues:
     """What one attention module keeps: room for C keys and values, [B G C E], of which the first `length` are there.
 
+    B texts, G heads of keys, E wide.
+
     The room is filled in place: a step writes its own keys and copies none of those before; when it is full, it
     doubles. In place also means that gradients cannot flow through it: train without a cache.
     """

@@ -163,7 +163,7 @@ def test_what_is_wrong_is_said_at_once_and_leaves_the_history(folder, tmp_path):
         chat.say("bad")
     assert chat.messages == before
     chat = mt.load(folder).chat(max_length=30)
-    with pytest.raises(InputError, match="max_length: got 30"):
+    with pytest.raises(InputError, match="expected at most 29"):
         chat.say("word " * 20)
     assert chat.messages == []
     several = mt.load(folder).chat(do_sample=True, num_return_sequences=2)

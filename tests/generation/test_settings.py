@@ -188,13 +188,29 @@ def test_bad_values(name, value):
 
 
 def test_more_texts_than_there_are():
-    with pytest.raises(InputError, match="num_return_sequences: got 3 with num_beams=2"):
+    with pytest.raises(InputError, match="num_return_sequences: got 3, expected at most num_beams=2"):
         settings({}, {"num_return_sequences": 3, "num_beams": 2})
-    with pytest.raises(
-        InputError, match=r"num_return_sequences: got 2 .* expected at most num_beams; with do_sample=True"
-    ):
+    with pytest.raises(InputError, match=r"num_return_sequences: got 2, .*; with do_sample=True and num_beams=1"):
         settings({}, {"num_return_sequences": 2})
     assert settings({}, {"num_return_sequences": 2, "do_sample": True}).num_return_sequences == 2
+
+
+def test_a_length_that_has_no_effect():
+    with pytest.warns(UserWarning, match=r"max_length has no effect: generation_config\.json sets max_new_tokens"):
+        assert settings({"max_new_tokens": 5}, {"max_length": 30}).max_new_tokens == 5
+    assert settings({"max_new_tokens": 5}, {"max_length": 30, "max_new_tokens": None}).max_new_tokens is None
+
+
+def test_made_by_hand():
+    """GenerationConfig takes what the files take: one for several, lists for tuples."""
+    config = GenerationConfig(eos_token_id=5, stop_strings="the", bad_words_ids=[[1, 2]], forced_eos_token_id=[3])
+    assert config == settings(
+        {}, {"eos_token_id": [5], "stop_strings": ["the"], "bad_words_ids": [[1, 2]], "forced_eos_token_id": 3}
+    )
+    assert (config.eos_token_id, config.stop_strings, config.bad_words_ids) == ((5,), ("the",), ((1, 2),))
+    for name in ("pad_token_id", "forced_bos_token_id", "decoder_start_token_id"):
+        with pytest.raises(InputError, match=f"{name}: got .*, expected a token id"):
+            GenerationConfig(**{name: (5, 6)})
 
 
 @pytest.mark.parametrize("name", ["forced_bos_token_id", "forced_eos_token_id"])

@@ -244,6 +244,7 @@ def test_generation_config_is_read_and_saved(tmp_path):
         ({"output_scores": True, "return_dict_in_generate": False, "transformers_version": "4.1"}, {}),
     ],
 )
+@pytest.mark.filterwarnings("ignore:max_length has no effect")
 def test_a_call_goes_before_generation_config(tmp_path, file, call):
     """Text by text, as a length counts its padding."""
     folder = edit(gpt2(tmp_path), "generation_config.json", **file)
@@ -321,7 +322,7 @@ def test_what_is_not_implemented_is_refused_by_name(folders, name, value):
         ({"max_new_tokens": 5.0}, "max_new_tokens: got 5.0"),
         ({"max_length": 2}, "max_length: got 2, but the prompt has"),
         ({"max_new_tokens": 200}, "max_new_tokens: got 200 .* the model has 96 positions"),
-        ({"num_return_sequences": 2}, "num_return_sequences: got 2 with num_beams=1"),
+        ({"num_return_sequences": 2}, "num_return_sequences: got 2, expected at most num_beams=1"),
         ({"stop_strings": ""}, "stop_strings"),
         ({"stop_strings": [5]}, "stop_strings"),
         ({"eos_token_id": -1}, "eos_token_id: got"),
@@ -431,16 +432,14 @@ def test_whole_characters_come_as_they_were_written(recited, prompt):
 def test_a_piece_comes_before_the_next_token_is_computed(recited):
     """Streaming is streaming: a token's text is there after one step of the model."""
     steps = []
-    hook = recited.transformer.head.register_forward_pre_hook(lambda *_: steps.append(1))
+    hook = recited.transformer.head.lm.register_forward_pre_hook(lambda *_: steps.append(1))
     try:
         stream = recited.stream("Once", max_new_tokens=30)
         assert steps == []
         for count, _ in zip(range(1, 6), stream, strict=False):
-            assert len(steps) in (0, count)  # 0: what is computed does not go through the module
+            assert len(steps) == count
     finally:
         hook.remove()
-    endless = recited.stream("Once", max_new_tokens=30)
-    assert "".join(next(endless) for _ in range(4)) == ODD[4 : 4 + len("".join(list(recited.stream("Once"))[:4]))]
 
 
 @pytest.mark.parametrize("training", [True, False])
