@@ -116,7 +116,7 @@ class Decoder:
         )
         x = self.flat_embed(ids, position_ids=row)  # [B 1 D]
         hidden = self.flat_stack(
-            x[0, 0] if len(x) == 1 else x,  # one text: a vector
+            x[0, 0] if len(x) == 1 and not torch.is_autocast_enabled(x.device.type) else x,  # one text: a vector
             mask=mask,
             position_ids=row,
             memory=self.memory,

@@ -41,6 +41,7 @@ def look_back(
 ) -> Generation:
     """Read the finished texts once more, all their tokens in one pass. sequences int [R T'].
 
+    In half precision one pass rounds otherwise than many: a token at the edge of top_k may come out as impossible, -∞.
     The probabilities are the softmax of the scores after the processors. In a beam search these work on
     log-probabilities, whose sum is a text's score; with processors that sum is another than that of log_probabilities.
     """

@@ -43,6 +43,9 @@ def prepare(
 ) -> Prompt:
     """The inputs, checked: what is wrong with them is said before anything is computed."""
     check_model(model)
+    for name, x in (("attention_mask", attention_mask), ("decoder_input_ids", decoder_input_ids)):
+        if x is not None and not isinstance(x, Tensor):
+            raise InputError(f"{name}: got a {type(x).__name__}, expected a tensor [batch, tokens]")
     check_ids("input_ids", input_ids, vocabulary(model.embed))
     for name in ("pad_token_id", "forced_bos_token_id", "forced_eos_token_id"):
         value = getattr(config, name)

@@ -19,7 +19,6 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "epsilon_cutoff": (0, None),
     "eta_cutoff": (0, None),
     "exponential_decay_length_penalty": (None,),
-    "force_bos_token_to_be_generated": (False, None),
     "force_words_ids": (None,),
     "guidance_scale": (1, None),
     "max_time": (None,),
@@ -34,6 +33,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "use_mtp": (False, None),
     "watermarking_config": (None,),
 }
+SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff"}
 # Fields that say how something is computed or returned, and change no token.
 WITHOUT_EFFECT = {
     "_commit_hash", "_from_model_config", "assistant_confidence_threshold", "assistant_ensemble_weight",
@@ -88,7 +88,7 @@ class GenerationConfig:
             self._check(name, "a whole number, 0 or more", lambda x: _whole(x) and x >= 0)
         for name in ("temperature", "repetition_penalty"):
             way_out = "; for the most probable token, do_sample=False" if name == "temperature" else ""
-            self._check(name, f"a number above 0{way_out}", lambda x: _number(x) and 0 < x < float("inf"))
+            self._check(name, f"a number above 0{way_out}", lambda x: _number(x) and 1e-30 < x < 1e30)
         self._check("top_p", "a number above 0, up to 1", lambda x: _number(x) and 0 < x <= 1)
         self._check("min_p", "a number from 0 to 1", lambda x: _number(x) and 0 <= x <= 1)
         self._check("length_penalty", "a number from -100 to 100", lambda x: _number(x) and abs(x) <= 100)
@@ -96,10 +96,10 @@ class GenerationConfig:
         for name in ("do_sample", "renormalize_logits", "use_cache"):
             self._check(name, "True or False", lambda x: isinstance(x, bool))
         for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id", "forced_bos_token_id"):
-            self._check(name, "a token id", lambda x: _whole(x) and x >= 0)
+            self._check(name, "a token id", _is_id)
         for name in LISTS:
-            self._check(name, "token ids", lambda x: all(_whole(i) and i >= 0 for i in x))
-        self._check("bad_words_ids", "lists of token ids", lambda x: all(w and all(map(_whole, w)) for w in x))
+            self._check(name, "token ids", lambda x: all(map(_is_id, x)))
+        self._check("bad_words_ids", "lists of token ids", lambda x: all(w and all(map(_is_id, w)) for w in x))
         self._check("stop_strings", "texts", lambda x: x and all(isinstance(s, str) and s for s in x))
         self._check_forced()
         drawn = self.do_sample and self.num_beams == 1  # each time another text
@@ -138,9 +138,12 @@ def settings(
 ) -> GenerationConfig:
     """The fields that a call gives, before those of the checkpoint's files, before the defaults.
 
-    Unknown names, and fields that are not implemented,
-    are refused.
+    Unknown names, and fields that are not implemented, are refused. What a file says of sampling counts only where
+    tokens are drawn.
     """
+    if not given.get("do_sample", files.get("do_sample")):
+        files = {name: x for name, x in files.items() if name not in SAMPLING}
+
     for name, value in given.items():
         if name not in NAMES and name not in REFUSED:
             near = ", ".join(get_close_matches(name, NAMES, n=3, cutoff=0.5) or NAMES)
@@ -159,7 +162,10 @@ def settings(
 
 def from_config(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that an old config.json holds, where there is no generation_config.json."""
-    return {name: x for name, x in raw.items() if name in NAMES or name in REFUSED}
+    found = {name: x for name, x in raw.items() if name in NAMES or name in REFUSED}
+    if raw.get("force_bos_token_to_be_generated"):  # how the first BARTs said it
+        found["forced_bos_token_id"] = raw.get("bos_token_id")
+    return found
 
 
 def _refuse(name: str, value: object, where: str, error: type[ConfigError | InputError]) -> None:
@@ -167,8 +173,10 @@ def _refuse(name: str, value: object, where: str, error: type[ConfigError | Inpu
         return
     harmless = REFUSED.get(name, (None,))
     if not any(value is x or (x is not None and value == x) for x in harmless):
-        way_out = f"; generate(..., {name}={harmless[0]!r}) does without" if name in REFUSED else ""
-        raise error(f"{where}: {name} is {value!r:.60}, which is not implemented{way_out}")
+        way_out = (
+            f"generate(..., {name}={harmless[0]!r}) does without" if name in REFUSED else "take it out of the file"
+        )
+        raise error(f"{where}: {name} is {value!r:.60}, which is not implemented; {way_out}")
 
 
 def _frozen(name: str, value: Any) -> Any:
@@ -186,6 +194,10 @@ def _default(name: str) -> Any:
 
 def _whole(x: object) -> bool:
     return isinstance(x, int) and not isinstance(x, bool)
+
+
+def _is_id(x: object) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool) and 0 <= x < 2**31
 
 
 def _number(x: object) -> bool:

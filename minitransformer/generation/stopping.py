@@ -19,7 +19,8 @@ class Stopping:
         if self.strings and tokenizer is None:
             raise InputError("stop_strings: got some, and no tokenizer to read tokens with; try eos_token_id")
         self.tokenizer = tokenizer
-        self.reach = max((len(string.encode()) for string in self.strings), default=0) + 1  # a token has a byte or more
+        sizes = [len(string.encode(errors="replace")) for string in self.strings]
+        self.reach = max(sizes, default=0) + 1  # tokens to look at: each has a byte or more; and the one before them
 
     def __call__(self, ids: Tensor) -> list[bool]:
         """ids int [R T] -> R answers."""
@@ -34,8 +35,6 @@ class Stopping:
         """Whether a stop string ends within the last token."""
         if self.tokenizer is None:
             return False
-        before, text = (
-            self.tokenizer.decode(with_text(self.tokenizer, ids), skip_special_tokens=True) for ids in (tail[:-1], tail)
-        )
+        before, text = (self.tokenizer.decode(with_text(self.tokenizer, ids)) for ids in (tail[:-1], tail))
         known = len(before.rstrip("\ufffd"))  # without what may be half a character
         return any(text.find(string, max(0, known - len(string) + 1)) >= 0 for string in self.strings)

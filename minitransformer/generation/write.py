@@ -151,5 +151,5 @@ class Writer:
 
 def check_seed(seed: int | None) -> None:
     """Raise an InputError for what torch takes for no seed."""
-    if seed is not None and not (isinstance(seed, int) and -(2**63) <= seed < 2**64):
+    if seed is not None and not (isinstance(seed, int) and not isinstance(seed, bool) and -(2**63) <= seed < 2**64):
         raise InputError(f"seed: got {seed!r:.60}, expected a whole number of at most 64 bits, such as 0")

@@ -17,6 +17,8 @@ MAX_BYTES = 300 * 10**6  # some ten times the largest tokenizer file in use
 def read_bytes(path: Path) -> bytes:
     """What is in a file, if it is a plain one of reasonable size."""
     try:
+        if not path.exists():
+            raise TokenizerError(f"{path}: no such file; look at its name")
         if not path.is_file():
             raise TokenizerError(f"{path}: got a folder or a special file, expected a plain file; download it again")
         if (size := path.stat().st_size) > MAX_BYTES:

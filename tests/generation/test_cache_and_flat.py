@@ -190,6 +190,14 @@ def test_what_is_no_neighbour_is_no_one_product():
     assert calls == [1]
 
 
+def test_autocast_reads_one_text_as_several():
+    """Its list of what to cast has products of matrices, not those of a matrix and a vector."""
+    model = pair(GPT2, torch.float32)[1].eval()
+    config = mt.GenerationConfig(max_new_tokens=4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert mt.generate(model, prompt(3)[:1], config=config).shape == (1, 7)
+
+
 class Wrapped(nn.Module):
     """What LoRA libraries put in place of a Linear: the layer itself, and something on top."""
 

@@ -29,7 +29,6 @@ ACTIVE = {
     "epsilon_cutoff": 0.1,
     "eta_cutoff": 0.1,
     "exponential_decay_length_penalty": [3, 1.1],
-    "force_bos_token_to_be_generated": True,
     "force_words_ids": [[1]],
     "guidance_scale": 2.0,
     "max_time": 1.0,
@@ -55,7 +54,7 @@ def test_every_field_of_transformers_is_known():
 def test_every_name_is_transformers():
     """Besides one field of old configs, which transformers turns into another."""
     assert set(NAMES) <= THEIR_FIELDS
-    assert REFUSED.keys() - THEIR_FIELDS == {"force_bos_token_to_be_generated"}
+    assert REFUSED.keys() <= THEIR_FIELDS
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,7 +79,7 @@ def test_what_is_not_implemented_is_refused(name):
     with pytest.raises(InputError, match=f"^generate: {message}"):
         settings({}, {name: ACTIVE[name]})
     with pytest.raises(ConfigError, match=f"^generation_config.json: {message}"):
-        settings({name: ACTIVE[name]}, {})
+        settings({name: ACTIVE[name], "do_sample": True}, {})
     for harmless in REFUSED[name]:
         assert settings({name: ACTIVE[name]}, {name: harmless}) == GenerationConfig()  # the way out works
         assert settings({name: harmless}, {}) == GenerationConfig()
@@ -127,7 +126,7 @@ def test_transformers_own_file(tmp_path):
 
 
 def test_the_call_goes_before_the_file_before_the_default():
-    files = {"num_beams": 4, "top_k": 7, "eos_token_id": 3, "max_length": 30, "temperature": 0.5}
+    files = {"num_beams": 4, "top_k": 7, "eos_token_id": 3, "max_length": 30, "temperature": 0.5, "do_sample": True}
     found = settings(files, {"num_beams": 2, "eos_token_id": None, "top_k": None, "min_p": 0.1})
     assert (found.num_beams, found.temperature, found.max_length, found.min_p) == (2, 0.5, 30, 0.1)
     assert found.eos_token_id is None  # said to be none
@@ -181,7 +180,7 @@ BAD = [
 @pytest.mark.parametrize(("name", "value"), BAD, ids=str)
 def test_bad_values(name, value):
     """One line that names the setting, from the call and from a file."""
-    for arguments in (({}, {name: value}), ({name: value}, {})):
+    for arguments in (({}, {name: value}), ({"do_sample": True, name: value}, {})):
         with pytest.raises(InputError, match=f"^{name}: got .*, expected ") as error:
             settings(*arguments)
         assert "\n" not in str(error.value)
@@ -193,6 +192,17 @@ def test_more_texts_than_there_are():
     with pytest.raises(InputError, match=r"num_return_sequences: got 2, .*; with do_sample=True and num_beams=1"):
         settings({}, {"num_return_sequences": 2})
     assert settings({}, {"num_return_sequences": 2, "do_sample": True}).num_return_sequences == 2
+
+
+def test_what_files_say_of_sampling_counts_only_there():
+    file = {"temperature": 0.0, "top_p": 0.0, "typical_p": 0.5}
+    assert settings(file, {}) == settings(file | {"do_sample": True}, {"do_sample": False}) == GenerationConfig()
+    with pytest.raises(InputError, match="temperature: got 0"):
+        settings({"temperature": 0.0, "do_sample": True}, {})
+
+
+def test_the_first_barts_forced_token():
+    assert from_config({"force_bos_token_to_be_generated": True, "bos_token_id": 3})["forced_bos_token_id"] == 3
 
 
 def test_a_length_that_has_no_effect():
