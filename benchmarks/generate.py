@@ -186,13 +186,13 @@ def positions(options: argparse.Namespace) -> None:
         model = mt.load(folder).transformer
         ids = torch.randint(5, 50_000, (1, PROMPT))
         config = mt.GenerationConfig(max_new_tokens=1024 - PROMPT)
-        times, peaks = [], []
+        times, resident = [], []
         gc.collect()
         began = time.perf_counter()
         for _ in steps(model, Prompt(ids), config=config, tokenizer=None, seed=None):
             now = time.perf_counter()
             times.append((now - began) * 1e3)
-            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
             began = now
     cache = 2 * 12 * 768 * 4 / 2**20  # MiB a token: keys and values of 12 layers
     width = 72
@@ -200,9 +200,9 @@ def positions(options: argparse.Namespace) -> None:
     for start in range(1, len(times), width):
         median = statistics.median(times[start : start + width])
         print(f"{start + PROMPT:5d}  {median:6.1f}  {'#' * round(median)}")
-    grown = peaks[-1] - peaks[width]
+    grown = max(resident[width:]) - resident[width]
     held = (len(times) - width) * cache
-    print(f"peak memory grew by {grown:.0f} MiB from token {width} to {len(times)}; keys and values: {held:.0f} MiB")
+    print(f"memory grew by {grown:.0f} MiB from token {width} to {len(times)}; keys and values did by {held:.0f} MiB")
     if options.plot:
         from matplotlib import pyplot
 

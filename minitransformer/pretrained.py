@@ -177,11 +177,12 @@ class Pretrained:
     ) -> Any:
         """The text that a decoder goes on with, or that it writes for what its encoder read.
 
-        One text gives a text, several a list, token ids (`inputs`, or input_ids and attention_mask as a tokenizer gives
-        them) give token ids. A decoder alone repeats its prompt first. `task`: one that config.json names, with its
-        prefix and settings (T5). `seed`: the same one draws the same tokens. `settings`: fields of `GenerationConfig`,
-        such as max_new_tokens=40, do_sample=True, num_beams=4; what is not given says the checkpoint's
-        generation_config.json. With output_scores or output_attentions, the answer is a `Generation`.
+        One text gives a text (or a list of num_return_sequences), several a list; token ids (`inputs`, or input_ids and
+        attention_mask as a tokenizer gives them, perhaps decoder_input_ids) give token ids. A decoder alone repeats its
+        prompt first. `task`: one that config.json names, with its prefix and settings (T5). `seed`: the same one draws
+        the same tokens. `settings`: fields of `GenerationConfig`, such as max_new_tokens=40, do_sample=True,
+        num_beams=4; where none is given, the checkpoint's generation_config.json counts. With output_scores or
+        output_attentions, the answer is a `Generation`.
         """
         return self._writer.generate(
             inputs, task=task, seed=seed, output_scores=output_scores, output_attentions=output_attentions, **settings

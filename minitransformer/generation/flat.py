@@ -2,8 +2,8 @@
 
 Calling a module costs Python a few microseconds, and a decoder calls dozens of them for each token: in a small model
 that takes longer than the arithmetic. `flat(module)` is what the module computes in evaluation, as a plain function of
-the weights it holds now: the formulas of its book, the same kernels, the same bits. Read `modules/` and
-`model/stack.py` to learn what is computed; here each of them stands once more, without its `self`.
+the weights it holds now, with the formulas of its book. Read `modules/` and `model/stack.py` to learn what is computed;
+here each of them stands once more, without its `self`, and the tests hold the two equal.
 
 What they take may also be one vector, [D]: the only token of the only text. A matrix times a vector is less to set
 up than a product of matrices. A module that is not one of ours, or has hooks, is called as it is.

@@ -16,10 +16,10 @@ HALF = "\ufffd"  # what bytes that are no character are decoded to: maybe the fi
 class TextStream:
     """What a tokenizer decodes tokens to, handed out piece by piece, and never taken back.
 
-    All pieces together are the text of prompt and tokens, without what it begins with in common with the text of the
-    prompt. A piece is handed out once no further token can change it. Until then wait: half a character; the bytes of
-    SentencePiece, up to the next token that is no byte (one that is wrong spoils them all); white space at the end, but
-    of byte-level tokens; and where spaces before endings are cleaned up, the last characters.
+    The pieces joined are the text of prompt and tokens, without the prompt's own. A piece is given once no later token
+    can change it. Held back are: half a character; SentencePiece's byte tokens, until a token of another kind follows;
+    white space at the end, but not with byte-level tokens; and, where spaces before punctuation are cleaned up, the
+    last few characters.
 
     A window of the last tokens is decoded, not all of them. It is cut where a shorter one gives the same text.
     (The library's own DecodeStream fails on bytes that are no characters, and does not clean up spaces.)
