@@ -109,6 +109,7 @@ def _attention(module: MultiHeadAttention) -> Callable[..., Tensor]:
         rotation: Rotation | None = None,
         cache: KeysAndValues,
     ) -> Tensor:
+        """`MultiHeadAttention.forward`: x [B T D] or [D], memory [B S D] -> like x."""
         batch, length = _sizes(x)
         k = v = None
         if to_qkv is not None and memory is None:
@@ -187,6 +188,7 @@ def _block(module: Block) -> Callable[..., Tensor]:
         bias: Tensor | None = None,
         rotation: Rotation | None = None,
     ) -> Tensor:
+        """`Block.forward`: x [B T D] or [D] -> like x."""
         h = self_attn(self_attn_norm(x) if pre else x, mask=mask, bias=bias, rotation=rotation, cache=cache)  # [B T D]
         x = x + h if pre else self_attn_norm(x + h)
         if crosses and memory is not None:
@@ -212,6 +214,7 @@ def _stack(module: Stack) -> Callable[..., Tensor]:
         memory_mask: Tensor | None,
         cache: KVCache,
     ) -> Tensor:
+        """`Stack.forward`: x [B T D] or [D] -> like x; the cache is written to."""
         past, length = cache.length, _sizes(x)[1]
         rotation = module.rotation(x, position_ids, past) if rotary else None
         bias = None if relative_bias is None else relative_bias(length, past + length)  # [1 H T S]
