@@ -21,12 +21,14 @@ from torch import Tensor
 from minitransformer import Tokenizer, Transformer, build, load
 from minitransformer.checkpoint import save_checkpoint
 from minitransformer.families.gpt2 import GPT2
+from minitransformer.finetune.folder import refuse_full_folder
 from minitransformer.finetune.loop import train
 from minitransformer.finetune.recipe import Recipe
-from minitransformer.finetune.run import refuse_full_folder
 from minitransformer.generation.perplexity import perplexity
 from minitransformer.storage import atomic_folder, read_json
 from minitransformer.storage.files import write_json
+from minitransformer.tasks.language import CausalLM
+from minitransformer.tasks.task import Row
 
 VOCABULARY = 2000
 CONTEXT = 256
@@ -54,7 +56,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     refuse_full_folder(options.out)
-    recipe = Recipe(epochs=options.epochs, seed=options.seed, batch_size=8, learning_rate=4e-3, weight_decay=0.1)
+    recipe = Recipe(
+        epochs=options.epochs, seed=options.seed, batch_size=8, learning_rate=4e-3, weight_decay=0.1, metric="loss"
+    )
 
     text = options.data.read_text(encoding="utf-8")
     cut = len(text) * 9 // 10
@@ -67,7 +71,7 @@ def main() -> None:
     model = build(GPT2.config(config, "causal-lm"))
     print(f"{len(tokenizer)} tokens in the vocabulary, {sum(p.numel() for p in model.parameters()):,} parameters")
     print(f"{len(training):,} tokens to train on, {len(held_out):,} held out")
-    fit(model, training, held_out, recipe)
+    fit(model, tokenizer, text[:cut], held_out, recipe)
     write(options.out, model, tokenizer, config)
 
     predicted = len(held_out) - 1
@@ -98,24 +102,22 @@ def train_tokenizer(text: str) -> Tokenizer:
     return Tokenizer(backend, special=special, config={"tokenizer_class": "GPT2Tokenizer"}, model_max_length=CONTEXT)
 
 
-def fit(model: Transformer, training: Tensor, held_out: Tensor, recipe: Recipe) -> None:
+def fit(model: Transformer, tokenizer: Tokenizer, text: str, held_out: Tensor, recipe: Recipe) -> None:
     """Train on windows of the text, and leave in the model the weights of the epoch with the lowest held-out loss."""
-    rows = training.unfold(0, CONTEXT, CONTEXT - 1)  # [rows CONTEXT]: as WINDOWS, but for a short last one
-
-    def collate(places):
-        return {"input_ids": rows[places], "labels": rows[places]}  # the model itself shifts labels by one
-
-    losses, best, kept = [], math.inf, {}
-    for step in train(model, [CONTEXT] * len(rows), collate, recipe):
-        losses.append(step["loss"])
-        if step["step"] % (step["steps"] // recipe.epochs) == 0:
-            loss = perplexity(model, held_out, **WINDOWS).loss
-            minutes = len(rows) * step["epoch"] / step["rows_per_second"] / 60
-            mean = sum(losses) / len(losses)
-            print(f"epoch {step['epoch']}: training {mean:.3f}, held out {loss:.3f}, {minutes:.1f} min", flush=True)
+    task = CausalLM(tokenizer, (), CONTEXT)
+    examples = task.encode([Row(text=text)])  # windows that share one token: as WINDOWS
+    evaluate = lambda: {"loss": perplexity(model, held_out, **WINDOWS).loss}
+    losses, minutes, kept = [], 0.0, {}
+    for event in train(model, task, examples, recipe, evaluate=evaluate):
+        if event["event"] == "step":
+            losses.append(event["loss"])
+            minutes = event["step"] * recipe.batch_size / event["rows_per_second"] / 60
+        else:
+            epoch, mean = round(event["step"] / len(examples) * recipe.batch_size), sum(losses) / len(losses)
+            print(f"epoch {epoch}: training {mean:.3f}, held out {event['loss']:.3f}, {minutes:.1f} min", flush=True)
             losses = []
-            if loss < best:
-                best, kept = loss, {name: x.clone() for name, x in model.state_dict().items()}
+            if event["best"]:
+                kept = {name: x.clone() for name, x in model.state_dict().items()}
     model.load_state_dict(kept)
 
 

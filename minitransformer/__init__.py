@@ -15,10 +15,20 @@ from minitransformer.parity import parity
 if TYPE_CHECKING:
     from minitransformer.config import TransformerConfig, vaswani2017
     from minitransformer.errors import MiniTransformerError
+    from minitransformer.finetune.check.inspect import inspect_rows
+    from minitransformer.finetune.evaluate import evaluate
+    from minitransformer.finetune.many.compare import compare
+    from minitransformer.finetune.many.find_rate import find_rate
+    from minitransformer.finetune.many.search import search
+    from minitransformer.finetune.many.seeds import run_seeds
+    from minitransformer.finetune.recipe import Recipe
+    from minitransformer.finetune.ship.export import export
+    from minitransformer.finetune.ship.merge import merge
     from minitransformer.generation import GenerationConfig, generate
+    from minitransformer.loading import load
     from minitransformer.model import Output, Transformer, build, capture
     from minitransformer.modules import KVCache
-    from minitransformer.pretrained import Pretrained, load
+    from minitransformer.pretrained import Pretrained
     from minitransformer.tasks import Row
     from minitransformer.text import Batch, Tokenizer
 
@@ -28,6 +38,15 @@ _HOMES = {
     "TransformerConfig": "config",
     "vaswani2017": "config",
     "MiniTransformerError": "errors",
+    "compare": "finetune.many.compare",
+    "evaluate": "finetune.evaluate",
+    "export": "finetune.ship.export",
+    "inspect_rows": "finetune.check.inspect",
+    "merge": "finetune.ship.merge",
+    "find_rate": "finetune.many.find_rate",
+    "run_seeds": "finetune.many.seeds",
+    "search": "finetune.many.search",
+    "Recipe": "finetune.recipe",
     "GenerationConfig": "generation",
     "generate": "generation",
     "Output": "model",
@@ -36,7 +55,7 @@ _HOMES = {
     "capture": "model",
     "KVCache": "modules",
     "Pretrained": "pretrained",
-    "load": "pretrained",
+    "load": "loading",
     "Row": "tasks",
     "Batch": "text",
     "Tokenizer": "text",
@@ -49,16 +68,25 @@ __all__ = [
     "MiniTransformerError",
     "Output",
     "Pretrained",
+    "Recipe",
     "Row",
     "Tokenizer",
     "Transformer",
     "TransformerConfig",
     "build",
     "capture",
+    "compare",
+    "evaluate",
+    "export",
+    "find_rate",
     "finetune",
     "generate",
+    "inspect_rows",
     "load",
+    "merge",
     "parity",
+    "run_seeds",
+    "search",
     "vaswani2017",
 ]
 

@@ -3,6 +3,8 @@
 A message says what was got, what was expected and what to try.
 """
 
+from collections.abc import Sequence
+
 
 class MiniTransformerError(Exception):
     """The root of all errors that this package raises on purpose."""
@@ -42,6 +44,24 @@ class InputError(MiniTransformerError, ValueError):
 
 class DataError(MiniTransformerError, ValueError):
     """Rows that cannot be used: a missing column, an empty file, an unknown label."""
+
+
+class StorageError(MiniTransformerError):
+    """A disk that is full, or a place that cannot be written to."""
+
+
+class NotFiniteError(MiniTransformerError, ArithmeticError):
+    """A loss or a gradient that is no finite number; training stopped before it reached the weights."""
+
+    rows: Sequence[int] = ()  # the places of the rows of that step
+
+
+class StoppedError(MiniTransformerError):
+    """A run that was asked to stop: it is saved and can go on."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class DependencyError(MiniTransformerError, ImportError):

@@ -1,34 +1,37 @@
-"""The public face: `load` a model by name, and `Pretrained`, a Transformer with its tokenizer and its verbs."""
+"""The public face: `Pretrained`, a Transformer with its tokenizer and what people do with them."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minitransformer.checkpoint import Report, load_checkpoint, save_checkpoint
-from minitransformer.config import PatchEmbeddingConfig, TokenEmbeddingConfig
+from minitransformer.checkpoint import Report, save_adapter, save_checkpoint
+from minitransformer.config import PatchEmbeddingConfig
 from minitransformer.errors import ConfigError, InputError, NotFoundError, TokenizerError
-from minitransformer.families import Family, family_of, head_of
+from minitransformer.families import Family
 from minitransformer.generation import Chat, Perplexity, Writer
 from minitransformer.generation.settings import from_config
-from minitransformer.images import Image, ImageProcessor, image_processor
+from minitransformer.images import ImageProcessor, image_processor
 from minitransformer.model import Output, Transformer
-from minitransformer.storage import atomic_folder, read_json, resolve
+from minitransformer.model.adapters import adapted_layers
+from minitransformer.modules.adapters import LoRALinear
+from minitransformer.storage import atomic_folder
 from minitransformer.storage.files import write_json
-from minitransformer.tasks import Prediction, classify, classify_images, embed
-from minitransformer.tasks.inference import token_limit
-from minitransformer.tasks.labels import label_fields, label_names
-from minitransformer.tasks.sentence_folder import SentenceFolder, embedder_of, lower_case, read_sentence_folder
-from minitransformer.text import Tokenizer, load_tokenizer
+from minitransformer.tasks import embed
+from minitransformer.tasks.added_tokens import add_tokens
+from minitransformer.tasks.inference import predict, token_limit
+from minitransformer.tasks.labels import label_names
+from minitransformer.tasks.make import make_task, task_of_head
+from minitransformer.tasks.sentence_folder import SentenceFolder, embedder_of
+from minitransformer.tasks.task import Task
+from minitransformer.text import Tokenizer
 
 PREPROCESSOR = "preprocessor_config.json"
 GENERATION = "generation_config.json"
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 class Pretrained:
@@ -48,8 +51,10 @@ class Pretrained:
         preprocessor: Mapping[str, Any] | None = None,
         sentences: SentenceFolder | ConfigError | None = None,
         generation_config: Mapping[str, Any] | None = None,
+        base: str,
     ) -> None:
         self.transformer = transformer
+        self.base = base  # the name that it was loaded by, which an adapter's files keep
         self.family = family
         self.raw_config = dict(raw_config)  # config.json as it was read
         self.report = report
@@ -124,21 +129,33 @@ class Pretrained:
         self.transformer.use(book)
         return self
 
-    def predict(self, inputs: Image | Sequence[Image], *, batch_size: int = 32) -> list[Prediction]:
-        """The most probable label of each text or, from a model that reads images, of each image; its probability.
+    def predict(self, inputs: Any, *, batch_size: int = 32) -> list[Any]:
+        """The model's answer to each input, as its head is made for: a label, the entities in a text, a place in one.
 
-        An image is a path, a Pillow image, or an array or a tensor of uint8 [height width 3].
+        An input is a text, or a tuple of two; an image (a path, a Pillow image, or an array or a tensor of uint8
+        [height width 3]); or a dict of the columns that the task reads, such as question and context. Several are a
+        list.
         """
-        task = self.transformer.config.task
-        classify.check_head(task, self.labels, self.raw_config)
-        given: list[Any] = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-        if task != "sequence-classification":
-            return classify_images.predict(
-                self.transformer, self.image_processor, self.labels, given, batch_size=batch_size
-            )
-        return classify.predict(
-            self.transformer, self.tokenizer, self.labels, given, max_length=self.max_length, batch_size=batch_size
-        )
+        task = self.task()
+        given = inputs if isinstance(inputs, list) else [inputs]
+        return predict(self.transformer, task, [task.row(each) for each in given], batch_size=batch_size)
+
+    def task(self, name: str | None = None, **options: Any) -> Task:
+        """What the head is made for, or the task of that name; with the options of `tasks.make.make_task`."""
+        if isinstance(self.transformer.config.embed, PatchEmbeddingConfig):
+            return make_task(name or self.task_name, self.image_processor, self.labels, **options)
+        prefix = self.raw_config.get("prefix")
+        usual = {"max_length": self.max_length, "prefix": prefix if isinstance(prefix, str) else ""}
+        return make_task(name or self.task_name, self.tokenizer, self.labels, **{**usual, **options})
+
+    @property
+    def task_name(self) -> str:
+        """The name of the task that the head is made for."""
+        return task_of_head(self.transformer.config, self.raw_config, self._tokenizer, self.labels)
+
+    def add_tokens(self, tokens: Sequence[str]) -> tuple[str, ...]:
+        """Make the tokenizer and the model know new special tokens. Returns those that were new."""
+        return add_tokens(self.transformer, self.tokenizer, self.raw_config, tokens)
 
     def embed(
         self,
@@ -229,9 +246,25 @@ class Pretrained:
         with atomic_folder(Path(folder)) as staging:
             self.write(staging)
 
+    def save_adapter(self, folder: str | PathLike[str]) -> None:
+        """Write the adapter and the head alone: a small folder that `load` and, of LoRA, peft read with their base."""
+        with atomic_folder(Path(folder)) as staging:
+            self._write_adapter(staging)
+
     def write(self, folder: Path) -> None:
-        """Write the files of `save` into an existing folder."""
-        save_checkpoint(self.transformer, self.family, self.raw_config, folder)
+        """Write the files of `save` into an existing folder. LoRA is merged; other adapters are files of their own."""
+        if all(isinstance(layer, LoRALinear) for _, layer in adapted_layers(self.transformer)):
+            save_checkpoint(self.transformer, self.family, self.raw_config, folder)
+            self._write_readers(folder)
+        else:
+            self._write_adapter(folder)
+
+    def _write_adapter(self, folder: Path) -> None:
+        save_adapter(self.transformer, self.family, self.raw_config, self.base, folder)
+        self._write_readers(folder)
+
+    def _write_readers(self, folder: Path) -> None:
+        """Write what reads inputs, and what says how to generate."""
         if self._tokenizer is not None:
             self._tokenizer.save(folder)
         if self.generation_config is not None:
@@ -240,122 +273,3 @@ class Pretrained:
             write_json(self._preprocessor, folder / PREPROCESSOR)
         if isinstance(self._sentences, SentenceFolder):
             self._sentences.write(folder)
-
-
-def load(
-    name: str | PathLike[str],
-    *,
-    head: str | None = None,
-    labels: Sequence[str] | int | None = None,
-    new_head: bool = False,
-    config: Mapping[str, Any] | None = None,
-    revision: str | None = None,
-    dtype: torch.dtype | Literal["auto"] = torch.float32,
-    device: torch.device | str | None = None,
-    strict: bool = True,
-    check_finite: bool | None = None,
-    allow_pickle: bool = False,
-) -> Pretrained:
-    """Load a model: a hub id, a folder, "package:NAME" (a folder inside an installed package), or "builtin:NAME".
-
-    `head`: "base" or a task such as "sequence-classification"; by default the one that config.json names. A head that
-    the file does not have gets new random weights, and the report says so. `labels`: their names, or how many.
-    `new_head`: new weights for the head even if the file has one. `config`: fields that replace those of config.json.
-    `revision`: a branch, tag or commit on the hub. `dtype`: what the weights become; "auto" keeps them as they are.
-    `strict=False`: tensors that the model does not know are a warning. `check_finite`: look for NaN (by default in
-    files of up to 1 GiB). `allow_pickle`: read pytorch_model.bin, without running code, where there is nothing better.
-    """
-    if dtype != "auto" and dtype not in DTYPES:
-        raise InputError(f'dtype: got {dtype!r}, expected "auto" or one of {", ".join(map(str, DTYPES))}')
-    _check_device(device)
-    folder = resolve(name, revision=revision, allow_pickle=allow_pickle)
-    raw = read_raw_config(folder, config)
-    if labels is not None:
-        raw.update(label_fields(labels))
-        raw.pop("num_labels", None)  # old configs count them besides
-    family = family_of(raw)
-    chosen = head_of(raw, family) if head is None else head
-    if chosen not in family.classes:
-        raise ConfigError(f"head: got {chosen!r}, expected one of {', '.join(family.classes)} for {family.model_type}")
-    tokenizer = _tokenizer(folder, family)
-    if chosen == "sequence-classification" and head is not None and tokenizer is not None:
-        _name_padding(raw, tokenizer)
-    transformer, report = load_checkpoint(
-        folder,
-        family,
-        raw,
-        chosen,
-        may_be_new=head is not None,
-        new_head=new_head,
-        dtype=dtype,
-        strict=strict,
-        check_finite=check_finite,
-        allow_pickle=allow_pickle,
-    )
-    if device is not None:
-        transformer.to(device)
-    if tokenizer is not None:
-        _check_vocabulary(folder, tokenizer, transformer)
-    sentences = read_sentence_folder(folder, transformer.config.embed.d_model)
-    if tokenizer is not None and isinstance(sentences, SentenceFolder) and sentences.lowers_case:
-        lower_case(tokenizer)
-    return Pretrained(
-        transformer,
-        family=family,
-        raw_config=raw,
-        tokenizer=tokenizer,
-        report=report,
-        preprocessor=read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).exists() else None,
-        sentences=sentences,
-        generation_config=read_json(folder / GENERATION) if (folder / GENERATION).exists() else None,
-    )
-
-
-def read_raw_config(folder: Path, replacing: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The folder's config.json, with some fields replaced. With `replacing`, there need not be a config.json."""
-    path = folder / "config.json"
-    try:
-        raw = {} if replacing and not path.exists() else read_json(path)
-    except NotFoundError as error:
-        raise NotFoundError(f"{error}; or give its fields: load(name, config={{'model_type': ...}})") from None
-    return {**raw, **(replacing or {})}
-
-
-def _tokenizer(folder: Path, family: Family) -> Tokenizer | None:
-    """The tokenizer beside the weights, if there is one, and the family reads texts."""
-    try:
-        return load_tokenizer(folder, tokenizer_class=family.tokenizer) if family.tokenizer else None
-    except NotFoundError:
-        return None
-
-
-def _check_device(device: torch.device | str | None) -> None:
-    """Raise an InputError for a device that is not there, before anything is read."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f"device: got {device!r}, which cannot be used ({str(error).splitlines()[0]})") from None
-
-
-def _name_padding(raw: dict[str, Any], tokenizer: Tokenizer) -> None:
-    """Say in the config what padding is, where it does not: a classifier that reads the last token must know.
-
-    That is the tokenizer's pad token, or else its end token. So GPT-2 becomes a classifier that transformers, too, can
-    give several texts at once.
-    """
-    if raw.get("pad_token_id") is not None:
-        return
-    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
-        tokenizer.special["pad_token"] = tokenizer.special["eos_token"]
-    if tokenizer.pad_token_id is not None:
-        raw["pad_token_id"] = tokenizer.pad_token_id
-
-
-def _check_vocabulary(folder: Path, tokenizer: Tokenizer, transformer: Transformer) -> None:
-    """Raise a TokenizerError if the tokenizer knows more tokens than the model."""
-    embed = transformer.config.embed
-    if isinstance(embed, TokenEmbeddingConfig) and len(tokenizer) > embed.vocab_size:
-        raise TokenizerError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the model embeds {embed.vocab_size}; "
-            f"the tokenizer belongs to another model"
-        )

@@ -87,11 +87,16 @@ def reciter(folder, text, *, tokenizer=None):
 
 
 @functools.cache
-def trained_pieces(**options):
-    """The file of a SentencePiece model of 300 pieces."""
+def trained_pieces(vocab_size=300, **options):
+    """The file of a SentencePiece model of so many pieces."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(LINES), model_writer=model, vocab_size=300, num_threads=1, minloglevel=2, **options
+        sentence_iterator=iter(LINES),
+        model_writer=model,
+        vocab_size=vocab_size,
+        num_threads=1,
+        minloglevel=2,
+        **options,
     )
     return model.getvalue()
 
@@ -137,7 +142,7 @@ def bart(folder, **fields):
     return folder
 
 
-def marian(folder):
+def marian(folder, **fields):
     """A Marian with one SentencePiece model for both languages, in its two files."""
     folder.mkdir(exist_ok=True)
     for name in ("source", "target"):
@@ -152,7 +157,7 @@ def marian(folder):
         vocab_size=len(known), d_model=24, encoder_layers=2, decoder_layers=2, encoder_attention_heads=3,
         decoder_attention_heads=3, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=64, init_std=0.3,
         pad_token_id=pad, eos_token_id=0, forced_eos_token_id=0, decoder_start_token_id=pad, num_beams=2,
-        max_length=20, bad_words_ids=[[pad]],
+        max_length=20, bad_words_ids=[[pad]], **fields,
     )  # fmt: skip
     noisy(transformers.MarianMTModel(config), 0.5).save_pretrained(folder)
     return folder

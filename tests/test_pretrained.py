@@ -81,7 +81,7 @@ def test_saved_and_loaded_again(model, folder, tmp_path):
 
 def test_longest_text(model):
     assert model.max_length == 19
-    with pytest.warns(UserWarning, match="longer than 19 tokens and were cut"):
+    with pytest.warns(UserWarning, match="1 of 1 inputs are longer than the model reads and were cut"):
         assert len(model.predict("cat " * 500)) == 1
 
 

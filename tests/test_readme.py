@@ -43,5 +43,5 @@ def test_the_commands_exist():
     from minitransformer.cli import app
 
     real = {command.name for command in app.registered_commands}
-    told = set(re.findall(r"\| `minitransformer (\w+)", README))
+    told = set(re.findall(r"\| `minitransformer ([\w-]+)", README))
     assert told == real

@@ -16,6 +16,7 @@ from minitransformer.config import TransformerConfig
 from minitransformer.errors import MiniTransformerError
 from minitransformer.families import Copy, Family, Ignore, Map, Sinusoids, Split, Tie
 from minitransformer.model import Transformer
+from minitransformer.model.adapters import beside
 
 Shape = tuple[int, ...]
 
@@ -109,12 +110,21 @@ def make_plan(family: Family, model: Transformer, *, prefix: str) -> Plan:
     )
 
 
+def make_plan_to_save(family: Family, model: Transformer) -> Plan:
+    """The plan for `model` and a file such as transformers writes it."""
+    return make_plan(family, model, prefix="" if model.config.head is None else family.prefix_of(model.config.task))
+
+
 def own_tensors(model: Transformer) -> dict[str, Tensor]:
-    """Every weight (and fixed bias) of the model by name; one that has two names, such as a shared table, once."""
+    """Every weight (and fixed bias) of the model by name; one that has two names, such as a shared table, once.
+
+    What adapters have brought is not the model's own.
+    """
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
+    adapters = beside(model)
     for name, x in model.state_dict(keep_vars=True).items():
-        if id(x) not in seen:
+        if id(x) not in seen and name not in adapters:
             seen.add(id(x))
             found[name] = x
     return found

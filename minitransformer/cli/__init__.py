@@ -1,11 +1,30 @@
 """The command line: one thin file for each command. Nothing heavy is imported before a command runs."""
 
+import os
 import sys
 
 import typer
 
-from minitransformer.cli import chat, families, finetune, generate, inspect, parity, predict, quickstart, score
-from minitransformer.errors import MiniTransformerError
+from minitransformer.cli import (
+    chat,
+    check,
+    compare,
+    evaluate,
+    export,
+    families,
+    find_lr,
+    finetune,
+    generate,
+    inspect,
+    merge,
+    parity,
+    predict,
+    push,
+    quickstart,
+    score,
+    search,
+)
+from minitransformer.errors import DataError, MiniTransformerError, StoppedError, StorageError
 
 app = typer.Typer(
     name="minitransformer",
@@ -20,16 +39,41 @@ app.command("inspect")(inspect.command)
 app.command("families")(families.command)
 app.command("parity")(parity.command)
 app.command("finetune")(finetune.command)
+app.command("check")(check.command)
+app.command("find-lr")(find_lr.command)
+app.command("search")(search.command)
+app.command("compare")(compare.command)
+app.command("evaluate")(evaluate.command)
 app.command("predict")(predict.command)
+app.command("merge")(merge.command)
+app.command("export")(export.command)
+app.command("push")(push.command)
 app.command("generate")(generate.command)
 app.command("chat")(chat.command)
 app.command("score")(score.command)
 
 
 def main() -> None:
-    """Run a command. An error of ours is one message and exit code 2; Ctrl-C is exit code 130, by typer."""
+    """Run a command. An error of ours is one message and an exit code: 65 for rows that cannot be used, 74 for a disk.
+
+    A run that a signal stopped ends with 128 and the signal's number (130 for Ctrl-C), all other errors with 2.
+    """
+    if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun has started, the first one prints
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     try:
         app()
     except MiniTransformerError as error:
         print(f"minitransformer: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: MiniTransformerError) -> int:
+    """The exit code for an error, as sysexits.h has them."""
+    match error:
+        case DataError():
+            return 65
+        case StorageError():
+            return 74
+        case StoppedError():
+            return 128 + error.signal
+    return 2

@@ -23,7 +23,7 @@ def command(
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same answers.")] = None,
 ) -> None:
     """Converse. An empty line, or the end of the input, ends it; Ctrl-C ends an answer."""
-    from minitransformer.pretrained import load
+    from minitransformer.loading import load
     from minitransformer.text.files import read_text
 
     options = {"do_sample": sample, "temperature": temperature, "top_p": top_p}

@@ -1,58 +1,127 @@
-"""`minitransformer finetune NAME ROWS --out FOLDER`: a text classifier from a file of texts and labels."""
+"""`minitransformer finetune MODEL ROWS --task TASK --out FOLDER`: train a model for a task on rows from files."""
 
 import json as json_format
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minitransformer.cli.progress import progress_bar
+from minitransformer.cli.recipe_options import with_recipe
 from minitransformer.finetune.recipe import Recipe
 
-DEFAULT = Recipe()
+if TYPE_CHECKING:
+    from minitransformer.finetune.job import Run
+    from minitransformer.finetune.loggers import Watch
+
+TASKS = "classify, regress, multilabel, tag, relation, span, choice, lm, mlm, translate, summarize, dialogue, image"
 
 
+@with_recipe
 def command(
-    name: Annotated[str, typer.Argument(help='The model to start from: a hub id, a folder, or "package:NAME".')],
-    rows: Annotated[Path, typer.Argument(help="csv, tsv or jsonl with a column of texts and one of labels.")],
-    out: Annotated[Path, typer.Option(help="The new folder for the fine-tuned model.")],
-    text: Annotated[str, typer.Option(help="The column of texts.")] = "text",
-    label: Annotated[str, typer.Option(help="The column of labels.")] = "label",
-    held_out: Annotated[str, typer.Option(help="Rows to judge by: a share of the rows, or a file.")] = "0.1",
-    epochs: Annotated[int, typer.Option(help="How often each row is seen.")] = DEFAULT.epochs,
-    batch_size: Annotated[int, typer.Option(help="Rows in a step.")] = DEFAULT.batch_size,
-    learning_rate: Annotated[float, typer.Option(help="The highest rate, after the warm-up.")] = DEFAULT.learning_rate,
-    max_length: Annotated[int | None, typer.Option(help="Tokens kept of each text.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same run.")] = DEFAULT.seed,
+    name: Annotated[
+        str | None, typer.Argument(help='The model to start from: a hub id, a folder, or "package:NAME".')
+    ] = None,
+    rows: Annotated[
+        list[str] | None, typer.Argument(help="Files of rows; two text files, line by line, for translate.")
+    ] = None,
+    task: Annotated[str, typer.Option(help=f"{TASKS}.")] = "classify",
+    out: Annotated[Path | None, typer.Option(help="The new folder for the run and its model.")] = None,
+    dev: Annotated[str, typer.Option(help="Rows to choose the best weights by: a share, a number, or a file.")] = "0.1",
+    test: Annotated[str | None, typer.Option(help="Rows to judge those by at the end: likewise.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="What columns are called in the files: text=review,label=stars.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder, and with its recipe.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Train so often, with the seed and those after it: mean and deviation.")
+    ] = None,
+    log_to: Annotated[str, typer.Option(help="Draw the run with: tensorboard, wandb, or both with a comma.")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    *,
+    recipe: Recipe,
 ) -> None:
-    """Fine-tune a text classifier and write it to a folder. Ctrl-C leaves no folder behind."""
+    """Fine-tune a model. Ctrl-C finishes the step and saves it: --resume goes on, to the same bits."""
     import minitransformer
+    from minitransformer.finetune.run import resume as go_on
 
-    recipe = Recipe(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, max_length=max_length, seed=seed)
-    with progress_bar() as watch:
-        run = minitransformer.finetune(
-            name,
-            "classify",
-            rows,
-            out=out,
-            held_out=_share(held_out),
-            text=text,
-            label=label,
-            recipe=recipe,
-            watch=watch,
-        )
+    if log_to and seeds is not None:
+        raise typer.BadParameter("--log-to goes with one run; leave out --seeds")
+    if resume is not None:
+        if name is not None or out is not None or seeds is not None:
+            raise typer.BadParameter("--resume FOLDER goes alone: model, rows and recipe are those of the run")
+        with watching(log_to, resume) as watch:
+            run = go_on(resume, watch=watch)
+    else:
+        if name is None or not rows or out is None:
+            raise typer.BadParameter("give a model, files of rows, and --out FOLDER; or --resume FOLDER")
+        given: dict[str, Any] = {
+            "rows": rows[0] if len(rows) == 1 else rows,
+            "dev": share_or_file(dev),
+            "test": None if test is None else share_or_file(test),
+            "columns": named_columns(columns),
+        }
+        if seeds is not None:
+            train_seeds(name, task, given, out, seeds, recipe, json)
+            return
+        with watching(log_to, out) as watch:
+            run = minitransformer.finetune(name, task, **given, out=out, recipe=recipe, watch=watch)
+    typer.echo(json_format.dumps(figures(run)) if json else summary(run))
+
+
+@contextmanager
+def watching(log_to: str, folder: Path) -> "Iterator[Watch]":
+    """What is called with each event: the progress bar, and the loggers that were asked for."""
+    from minitransformer.cli.progress import progress_bar
+    from minitransformer.finetune.loggers import loggers, together
+
+    names = [name.strip() for name in log_to.split(",") if name.strip()]
+    with progress_bar() as bar, loggers(names, folder) as log:
+        yield together(bar, log)
+
+
+def train_seeds(name: str, task: str, given: dict[str, Any], out: Path, seeds: int, recipe: Recipe, json: bool) -> None:
+    """Train with several seeds and print mean ± standard deviation. The same command goes on where it was stopped."""
+    from minitransformer.cli.search import bar_for_each_run
+    from minitransformer.finetune.many.seeds import as_data, as_lines, run_seeds, told_best
+
+    with bar_for_each_run() as watch:
+        found = run_seeds(name, task, **given, out=out, seeds=seeds, recipe=recipe, watch=watch)
     if json:
-        figures = {"before": run.before, "accuracy": run.accuracy, "train_rows": run.train_rows}
-        typer.echo(json_format.dumps({"folder": str(out), **figures, "held_out_rows": run.held_out_rows}))
+        typer.echo(json_format.dumps(as_data(found)))
         return
-    typer.echo(f"accuracy on {run.held_out_rows:,} held-out rows: {run.before:.3f} before, {run.accuracy:.3f} after")
-    typer.echo(f"saved in {out}; try: minitransformer predict {out} 'some text'")
+    typer.echo(f"{len(found.seeds)} seeds, mean ± standard deviation:")
+    typer.echo("\n".join([*as_lines(found), told_best(found), f"saved in {found.folder}"]))
 
 
-def _share(held_out: str) -> float | str:
-    """A share such as 0.1, or the name of a file."""
+def summary(run: "Run") -> str:
+    """The scores of a run, and what to do with it."""
+    lines = []
+    for part, scores in run.metrics.items():
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        lines.append(f"{run.rows[part]:,} {part} rows: {shown}")
+    return "\n".join([*lines, f"saved in {run.folder}"])
+
+
+def figures(run: "Run") -> dict[str, Any]:
+    """The same as data."""
+    return {"folder": str(run.folder), "rows": run.rows, "metrics": run.metrics}
+
+
+def share_or_file(text: str) -> float | str:
+    """A share such as 0.1, a number of rows such as 200, or the name of a file."""
     try:
-        return float(held_out)
+        return int(text) if text.isdigit() else float(text)
     except ValueError:
-        return held_out
+        return text
+
+
+def named_columns(text: str | None) -> dict[str, str] | None:
+    """text=review,label=stars as a dict."""
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(ours.strip() and theirs.strip() for ours, _, theirs in pairs):
+        raise typer.BadParameter(f"got {text!r}, expected our name=the file's name, such as text=review,label=stars")
+    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}

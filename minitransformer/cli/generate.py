@@ -30,7 +30,7 @@ def command(
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same text.")] = None,
 ) -> None:
     """Go on with a text, translate or summarise it; what the options leave open, generation_config.json says."""
-    from minitransformer.pretrained import load
+    from minitransformer.loading import load
 
     if prompt is None and sys.stdin.isatty():
         raise typer.BadParameter("nothing to go on with; give a prompt, or pipe one")

@@ -21,7 +21,7 @@ def command(
 ) -> None:
     """Show a checkpoint: config, parameters part by part, which tensor is which, what is unused and why."""
     from minitransformer.checkpoint import make_plan
-    from minitransformer.pretrained import load
+    from minitransformer.loading import load
 
     model = load(name, head=head, revision=revision, check_finite=False)
     plan = make_plan(model.family, model.transformer, prefix=model.report.prefix)

@@ -1,11 +1,14 @@
-"""`minitransformer predict FOLDER INPUT …`: labels for texts or images."""
+"""`minitransformer predict FOLDER INPUT …`: a model's answers to texts, images, or the rows of a file."""
 
 import json as json_format
 import sys
-from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+
+from minitransformer.cli.answers import as_json, as_text
+from minitransformer.cli.finetune import named_columns
 
 
 def command(
@@ -14,17 +17,41 @@ def command(
         list[str] | None,
         typer.Argument(help="Texts or, for a model that reads images, image files; by default standard input's lines."),
     ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A file of rows, as finetune reads them; labels are not needed.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(help="What columns are called in the file: text=review.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts or images computed together.")] = 32,
+    out: Annotated[Path | None, typer.Option(help="Write the answers to this file, one JSON object a line.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
-    """Print the most probable label of each text or image, with its probability."""
-    from minitransformer.pretrained import load
+    """Print the model's answer to each input: a label with its probability, entities, an answer, a translation."""
+    from minitransformer.finetune.data import rows_of
+    from minitransformer.loading import load
 
-    if not inputs and sys.stdin.isatty():
-        raise typer.BadParameter("nothing to label; give texts or image files, or pipe one a line")
-    given = list(inputs) if inputs else [line.rstrip("\n") for line in sys.stdin]
-    for prediction in load(name).predict(given, batch_size=batch_size):
-        if json:
-            typer.echo(json_format.dumps(asdict(prediction), ensure_ascii=False))
-        else:
-            typer.echo(f"{prediction.label:<12} {prediction.score:6.1%}  {prediction.text}")
+    if data is not None and inputs:
+        raise typer.BadParameter("give texts or --data, not both")
+    if data is None and not inputs and sys.stdin.isatty():
+        raise typer.BadParameter("nothing to answer; give texts or image files, --data FILE, or pipe one a line")
+    model = load(name)
+    given: list[Any]
+    if data is not None:
+        given = list(rows_of(data, model.task_name, named_columns(columns), targets=False))
+    else:
+        given = [from_line(text) for text in inputs or [line.rstrip("\n") for line in sys.stdin]]
+    answers = model.predict(given, batch_size=batch_size)
+    if out is not None:
+        out.write_text("".join(as_json(answer) + "\n" for answer in answers), encoding="utf-8")
+        return
+    for answer in answers:
+        typer.echo(as_json(answer) if json else as_text(answer))
+
+
+def from_line(text: str) -> Any:
+    """A text or, where it is a JSON object, a row of columns: {"question": ..., "context": ...}."""
+    if text.startswith("{") and text.rstrip().endswith("}"):
+        try:
+            return json_format.loads(text)
+        except ValueError:
+            pass
+    return text

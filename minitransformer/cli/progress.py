@@ -2,37 +2,39 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from minitransformer.finetune.loop import Step
+    from minitransformer.finetune.loop import Event
 
 
 @contextmanager
-def progress_bar() -> "Iterator[Callable[[Step], None]]":
-    """Yields what a loop calls with each step: it shows loss, learning rate, speed and the time left."""
+def progress_bar() -> "Iterator[Callable[[Event], None]]":
+    """Yields what a loop calls with each event: it shows loss, learning rate, speed and the time left, and scores."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("epoch {task.fields[epoch]}"),
+        TextColumn("epoch {task.fields[epoch]:.1f}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}  rate {task.fields[rate]:.1e}  {task.fields[speed]:.0f} rows/s"),
+        TextColumn("loss {task.fields[loss]:.3f}  rate {task.fields[learning_rate]:.1e}"),
+        TextColumn("{task.fields[tokens_per_second]:,.0f} tokens/s"),
         TimeRemainingColumn(),
     )
     bar = Progress(*columns, console=Console(stderr=True))
 
-    def watch(step: "Step") -> None:
-        figures: dict[str, Any] = {
-            "loss": step["loss"],
-            "rate": step["learning_rate"],
-            "speed": step["rows_per_second"],
-        }
+    def watch(event: "Event") -> None:
+        if event["event"] == "evaluation":
+            shown = dict.fromkeys(("loss", event["metric"]))  # both, or one if they are the same
+            scores = ", ".join(f"{name} {event[name]:.4g}" for name in shown)
+            bar.console.print(f"step {event['step']:,}: {scores}{' (best)' if event['best'] else ''}", highlight=False)
+        if event["event"] != "step":
+            return
         if not bar.tasks:  # nothing is drawn before there is something to show
             bar.start()
-            bar.add_task("training", total=step["steps"], epoch=step["epoch"], **figures)
-        bar.update(bar.tasks[0].id, completed=step["step"], epoch=step["epoch"], **figures)
+            bar.add_task("training", total=event["steps"], completed=event["step"] - 1, **event)
+        bar.update(bar.tasks[0].id, completed=event["step"], **event)
 
     try:
         yield watch

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from minitransformer.finetune.job import Run
     from minitransformer.finetune.recipe import Recipe
-    from minitransformer.finetune.run import Run
     from minitransformer.pretrained import Pretrained
     from minitransformer.tasks import Row
 
@@ -38,13 +38,13 @@ def command(
     with tempfile.TemporaryDirectory(prefix="minitransformer-") as scratch:
         folder = out or Path(scratch) / "reviews"
         if out is not None:
-            from minitransformer.finetune.run import refuse_full_folder
+            from minitransformer.finetune.folder import refuse_full_folder
 
             refuse_full_folder(out)
         name = _find_model()
         _load(name)
         training, unseen = _rows(quick)
-        _prove(name, [row.text for row in unseen[:16]])
+        _prove(name, [row["text"] for row in unseen[:16]])
         run = _train(name, training, unseen, folder, quick)
         _reload(run, unseen)
         _predict(run.model)
@@ -73,17 +73,17 @@ def _find_model() -> str:
 
 
 def _load(name: str) -> None:
-    from minitransformer.pretrained import load
+    from minitransformer.loading import load
 
     _heading(1, "Load a pretrained model, and see what became of every tensor")
     typer.echo(str(load(name).report))
 
 
 def _rows(quick: bool) -> "tuple[list[Row], list[Row]]":
-    from minitransformer.finetune.rows import read_rows, split
+    from minitransformer.finetune.rows import read_rows, split_rows
 
-    rows = read_rows(Path(__file__).parents[1] / "assets" / "movie_reviews.tsv")
-    training, unseen = split(rows, 1000, seed=0)
+    rows = read_rows(Path(__file__).parents[1] / "assets" / "movie_reviews.tsv", "classify")
+    training, unseen, _ = split_rows(rows, dev=1000, seed=0)
     return (training[:800], unseen[:400]) if quick else (training, unseen)
 
 
@@ -99,17 +99,19 @@ def _prove(name: str, texts: list[str]) -> None:
 
 
 def _train(name: str, training: "list[Row]", unseen: "list[Row]", folder: Path, quick: bool) -> "Run":
-    from minitransformer import finetune
+    from minitransformer import evaluate, finetune, load
     from minitransformer.cli.progress import progress_bar
 
     _heading(3, f"Fine-tune it on {len(training):,} movie reviews")
     with progress_bar() as watch:
-        run = finetune(name, "classify", training, held_out=unseen, out=folder, recipe=_recipe(quick), watch=watch)
-    last = run.steps[-1]
+        run = finetune(name, "classify", training, dev=unseen, out=folder, recipe=_recipe(quick), watch=watch)
+    last = [event for event in run.history if event["event"] == "step"][-1]
     typer.echo(f"{last['steps']} steps, {last['rows_per_second']:.0f} rows/s, last loss {last['loss']:.3f}")
 
     _heading(4, f"Score it on {len(unseen):,} reviews it has not seen")
-    typer.echo(f"accuracy before {run.before:.3f}, after {run.accuracy:.3f}")
+    untrained = load(name, head="sequence-classification", labels=run.model.labels, new_head=True)
+    before = evaluate(untrained, unseen, "classify").metrics["accuracy"]
+    typer.echo(f"accuracy before {before:.3f}, after {run.metrics['dev']['accuracy']:.3f}")
     return run
 
 
@@ -121,11 +123,11 @@ def _recipe(quick: bool) -> "Recipe":
 
 def _reload(run: "Run", unseen: "list[Row]") -> None:
     from minitransformer.errors import MiniTransformerError
+    from minitransformer.loading import load
     from minitransformer.parity.predictions import transformers_labels
-    from minitransformer.pretrained import load
 
     _heading(5, "Save it, load it again, and let transformers read the folder")
-    texts = [row.text for row in unseen[:100]]
+    texts = [row["text"] for row in unseen[:100]]
     now = [prediction.label for prediction in run.model.predict(texts)]
     again = [prediction.label for prediction in load(run.folder).predict(texts)]
     theirs = transformers_labels(run.folder, texts)
@@ -142,7 +144,7 @@ def _predict(model: "Pretrained") -> None:
 
 def _look_inside(name: str) -> None:
     from minitransformer.cli.picture import heatmap
-    from minitransformer.pretrained import load
+    from minitransformer.loading import load
 
     model = load(name)
     layer, head, weights = most_talkative_head(model, LOOK_AT)

@@ -19,7 +19,7 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print how well a model predicts a text."""
-    from minitransformer.pretrained import load
+    from minitransformer.loading import load
     from minitransformer.text.files import read_text
 
     if file is None and sys.stdin.isatty():

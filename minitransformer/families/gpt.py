@@ -55,6 +55,7 @@ GPT = Family(
     prefix="transformer.",
     classes=CLASSES,
     config=config,
+    learning_rate=5e-5,
     rules=rules,
     refuses=gpt2.SUMMARY,
     synonyms=gpt2.SYNONYMS,

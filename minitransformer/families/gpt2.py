@@ -119,6 +119,7 @@ GPT2 = Family(
     prefix="transformer.",
     classes=CLASSES,
     config=config,
+    learning_rate=5e-5,
     rules=rules,
     refuses={"scale_attn_by_inverse_layer_idx": (False, None), **SUMMARY},
     synonyms=SYNONYMS,

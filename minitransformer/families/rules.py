@@ -109,6 +109,8 @@ class Family:
     )  # config field -> the only values that are taken
     synonyms: Mapping[str, str] = field(default_factory=dict)  # another name for a config field -> the one used here
     prefixes: Mapping[str, str] = field(default_factory=dict)  # heads whose files have another prefix
+    in_memory: Mapping[str, str] = field(default_factory=dict)  # parts of file names -> as transformers' modules say it
+    learning_rate: float = 2e-5  # that is usual where all of the model trains
     saved: Callable[[TransformerConfig], Mapping[str, Any]] = tying  # fields of config.json that loading may change
 
     def translate(self, raw: Mapping[str, Any], head: str) -> TransformerConfig:
@@ -125,6 +127,12 @@ class Family:
     def prefix_of(self, head: str) -> str:
         """What a file with this head writes before all but the head's names."""
         return self.prefixes.get(head, self.prefix)
+
+    def module_of(self, file: str) -> str:
+        """The module of transformers that holds this tensor of the file: its name there, less the last part."""
+        for part, spelling in self.in_memory.items():
+            file = file.replace(part, spelling)
+        return file.rpartition(".")[0]
 
     def class_of(self, config: TransformerConfig) -> str:
         """The class of transformers that is such a model."""

@@ -161,6 +161,7 @@ T5 = Family(
     prefixes={"sequence-classification": "transformer.", "token-classification": "transformer."},
     classes=CLASSES,
     config=config,
+    learning_rate=3e-4,
     rules=rules,
     refuses={
         "is_encoder_decoder": (True, False, None),

@@ -1,5 +1,6 @@
 """ViT and DeiT. Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words"; Touvron et al. 2020, "DeiT"."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -93,14 +94,17 @@ def rules(config: TransformerConfig) -> Sequence[Rule]:
 
 
 # transformers has one spelling in files and another in memory, and reads both.
+PARTS_IN_MEMORY = {
+    ".attention.attention.query.": ".attention.q_proj.",
+    ".attention.attention.key.": ".attention.k_proj.",
+    ".attention.attention.value.": ".attention.v_proj.",
+    ".attention.output.dense.": ".attention.o_proj.",
+    ".intermediate.dense.": ".mlp.fc1.",
+    ".output.dense.": ".mlp.fc2.",
+}
 IN_MEMORY: list[Rule] = [
     Alias(r"^(\w+\.)?layers\.", r"\1encoder.layer."),
-    Alias(r"\.attention\.q_proj\.", ".attention.attention.query."),
-    Alias(r"\.attention\.k_proj\.", ".attention.attention.key."),
-    Alias(r"\.attention\.v_proj\.", ".attention.attention.value."),
-    Alias(r"\.attention\.o_proj\.", ".attention.output.dense."),
-    Alias(r"\.mlp\.fc1\.", ".intermediate.dense."),
-    Alias(r"\.mlp\.fc2\.", ".output.dense."),
+    *(Alias(re.escape(there), part) for part, there in PARTS_IN_MEMORY.items()),
 ]
 
 VIT = Family(
@@ -112,6 +116,7 @@ VIT = Family(
     config=config,
     rules=rules,
     refuses={"pooler_act": ("tanh", None), "head_dim": (None,)},
+    in_memory={"encoder.layer.": "layers.", **PARTS_IN_MEMORY},
 )
 DEIT = replace(
     VIT,

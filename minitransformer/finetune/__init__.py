@@ -5,36 +5,56 @@ Read `loop.py` first. Nothing heavy is imported here: `minitransformer.finetune`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
     from os import PathLike
 
-    from minitransformer.finetune.loop import Step
+    from minitransformer.finetune.data import Source
+    from minitransformer.finetune.job import Run
+    from minitransformer.finetune.loop import Event
     from minitransformer.finetune.recipe import Recipe
-    from minitransformer.finetune.run import Run
-    from minitransformer.tasks import Row
 
 
 def finetune(
     name: str | PathLike[str],
     task: str,
-    rows: str | PathLike[str] | Sequence[Row],
+    rows: Source,
     *,
     out: str | PathLike[str],
-    held_out: str | PathLike[str] | Sequence[Row] | float = 0.1,
-    text: str = "text",
-    label: str = "label",
+    dev: Source | float = 0.1,
+    test: Source | float | None = None,
+    columns: Mapping[str, str] | None = None,
     recipe: Recipe | None = None,
-    watch: Callable[[Step], None] | None = None,
+    resume: bool = False,
+    watch: Callable[[Event], None] | None = None,
+    **fields: Any,
 ) -> Run:
     """Fine-tune the model `name` and write it to the folder `out`, which transformers reads, too.
 
-    `task`: "classify". `rows`: a csv, tsv or jsonl file with a column of texts and one of labels (called `text` and
-    `label` there), or a list of Rows. `held_out`: a share of them to judge by, or rows of their own. `watch` is called
-    with each step's figures. Raises a DataError for rows that cannot be used, before anything is trained.
+    `task`: classify, regress, multilabel, tag, relation, span, choice, lm, mlm, translate, summarize, dialogue, image.
+    `rows`: a file, files, or a list of dicts; see `finetune.rows`. `dev`, by which the best weights are chosen, and
+    `test`, by which those are judged in the end: a share of the rows, a number of them, or rows of their own.
+    `columns`: what our columns are called in the files, {"text": "review"}. `fields`: those of a `Recipe`, in place of
+    one, such as epochs=3, train="lora". `watch` is called with each event of the loop. `resume`: go on with the run in
+    `out`. Raises a DataError for rows that cannot be used, before anything is trained.
     """
+    from minitransformer.errors import ConfigError
+    from minitransformer.finetune.recipe import from_json
     from minitransformer.finetune.run import run
 
-    return run(name, task, rows, out=out, held_out=held_out, text=text, label=label, recipe=recipe, watch=watch)
+    if recipe is not None and fields:
+        raise ConfigError(f"recipe: got one, and {', '.join(fields)} besides; give one or the other")
+    return run(
+        name,
+        task,
+        rows,
+        out=out,
+        dev=dev,
+        test=test,
+        columns=columns,
+        recipe=recipe or from_json(fields),
+        resume=resume,
+        watch=watch,
+    )

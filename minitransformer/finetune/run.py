@@ -1,125 +1,124 @@
-"""A whole run: rows, a model with a new head, the loop, a score on rows it has not seen, a folder."""
+"""A whole run: rows, a model, the loop, scores on rows it has not seen, a folder that is read back before it counts."""
 
-import json
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from minitransformer.errors import DataError, MiniTransformerError
-from minitransformer.finetune.loop import Collate, Step, train
+from minitransformer.errors import MiniTransformerError, NotFiniteError, StoppedError, StorageError
+from minitransformer.finetune import folder
+from minitransformer.finetune.checkpoints import State, newest, save_state
+from minitransformer.finetune.data import Source, on_disk, splits
+from minitransformer.finetune.distributed import gathered, joined, of_first, wait, world
+from minitransformer.finetune.finish import finish
+from minitransformer.finetune.forward import deterministic, place, recomputing
+from minitransformer.finetune.job import Job, Run, judged
+from minitransformer.finetune.loop import Event, train
 from minitransformer.finetune.recipe import Recipe
-from minitransformer.finetune.rows import check_labels, label_set, read_rows, split
-from minitransformer.pretrained import Pretrained, load
-from minitransformer.storage import atomic_folder
-from minitransformer.tasks import Row, classify
+from minitransformer.finetune.signals import stop_signals
+from minitransformer.finetune.start import check_task, make_task, start
+from minitransformer.tasks.task import Example
 
-Watch = Callable[[Step], None]
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run gave."""
-
-    folder: Path
-    model: Pretrained
-    before: float  # accuracy on the held-out rows with the new, untrained head
-    accuracy: float  # and after training
-    train_rows: int
-    held_out_rows: int
-    steps: tuple[Step, ...]
+Watch = Callable[[Event], None]
 
 
 def run(
     name: str | PathLike[str],
     task: str,
-    rows: str | PathLike[str] | Sequence[Row],
+    rows: Source,
     *,
     out: str | PathLike[str],
-    held_out: str | PathLike[str] | Sequence[Row] | float = 0.1,
-    text: str = "text",
-    label: str = "label",
-    recipe: Recipe | None = None,
+    dev: Source | float = 0.1,
+    test: Source | float | None = None,
+    columns: Mapping[str, str] | None = None,
+    recipe: Recipe,
+    split_seed: int | None = None,
+    resume: bool = False,
     watch: Watch | None = None,
 ) -> Run:
-    """See `minitransformer.finetune`."""
-    if task != "classify":
-        raise DataError(f"task: got {task!r}, expected 'classify'")
-    recipe, out = recipe or Recipe(), Path(out)
-    refuse_full_folder(out)
-    given = _rows(rows, text, label)
-    if isinstance(held_out, float | int):
-        if not 0 < held_out < 1:
-            raise DataError(f"held-out share: got {held_out}, expected a number between 0 and 1")
-        training, unseen = split(given, max(1, round(held_out * len(given))), seed=recipe.seed)
-    else:
-        training, unseen = given, _rows(held_out, text, label)
-    labels = label_set(training)
-    check_labels(unseen, labels, "held-out rows")
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)  # for the new head's first values
-        model = load(name, head="sequence-classification", labels=labels, new_head=True)
-    return train_and_save(model, training, unseen, out=out, recipe=recipe, watch=watch)
+    """See `minitransformer.finetune`. `split_seed`: by which rows are split off, in place of the recipe's seed."""
+    check_task(task)
+    out = Path(out)
+    with joined() as here, deterministic(recipe):
+        if here.first and not resume:
+            folder.refuse_full_folder(out)
+        seed = recipe.seed if split_seed is None else split_seed
+        parts = splits(task, rows, dev=dev, test=test, columns=columns, seed=seed)
+        model, recipe = start(str(name), task, parts.labelled, recipe)
+        place(model.transformer, recipe)
+        the_task = make_task(task, model, parts.train, recipe)
+        job = Job(task, model, the_task, parts, the_task.encode(parts.dev), recipe, out)
+        examples = the_task.encode(parts.train)
+        rehearse(job)
+
+        facts = {"name": str(name), "task": task, "labels": list(getattr(the_task, "labels", ())), **parts.facts()}
+        facts["given"] = on_disk(rows=rows, dev=dev, test=test, columns=columns, split_seed=split_seed)
+        if resume:
+            folder.check_same(out, recipe, facts)
+        elif here.first:
+            folder.begin(out, recipe, facts)
+        wait()
+        if not (out / folder.RECIPE).is_file():
+            raise StorageError(f"{out}: process {here.rank} does not see it; give a folder that all machines share")
+        with recomputing(model.transformer, recipe):
+            follow(job, examples, watch)
+        return finish(job, facts)
 
 
-def train_and_save(
-    model: Pretrained, training: Sequence[Row], unseen: Sequence[Row], *, out: Path, recipe: Recipe, watch: Watch | None
-) -> Run:
-    """Train `model`, score it on the unseen rows, and write everything to `out` at once at the end."""
-    before = accuracy(model, unseen)
-    lengths, collate = encode(model, training, recipe)
-    steps = []
-    for step in train(model.transformer, lengths, collate, recipe):
-        steps.append(step)
-        if watch is not None:
-            watch(step)
-    after = accuracy(model, unseen)
-    _make_folder(out.parent)
-    with atomic_folder(out) as staging:
-        model.write(staging)
-        figures = {"before": before, "accuracy": after, "train_rows": len(training), "held_out_rows": len(unseen)}
-        (staging / "run.json").write_text(json.dumps({"recipe": asdict(recipe), **figures}, indent=2) + "\n")
-        (staging / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
-    return Run(out, model, before, after, len(training), len(unseen), tuple(steps))
+def resume(out: str | PathLike[str], *, watch: Watch | None = None) -> Run:
+    """Go on with a run from its newest checkpoint, to the very weights that it would have had without a break."""
+    with joined():
+        recipe, data = folder.recipe_of(Path(out)), folder.data_of(Path(out))
+        given = data.get("given")
+        if not isinstance(given, dict):
+            raise MiniTransformerError(
+                f"{out}: its rows were no files; call finetune with them, the same recipe, and resume=True"
+            )
+        return run(data["name"], data["task"], **given, out=out, recipe=recipe, resume=True, watch=watch)
 
 
-def encode(model: Pretrained, rows: Sequence[Row], recipe: Recipe) -> tuple[list[int], Collate]:
-    """What the loop asks of the rows: how many tokens each has, and a function that makes a batch of some of them."""
-    texts = [row.text for row in rows]
-    targets = classify.encode_labels(rows, model.labels)  # [rows]
-    max_length = min((n for n in (recipe.max_length, model.max_length) if n is not None), default=None)
+def follow(job: Job, examples: list[Example], watch: Watch | None) -> None:
+    """Train from the newest checkpoint, or from the start, and log each event. A StoppedError if a signal says stop."""
+    checkpoints = job.out / folder.CHECKPOINTS
+    here = world()
+    checkpoint = of_first(newest(checkpoints) if here.first else None)
+    done = 0 if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
 
-    def collate(places: Sequence[int]) -> dict[str, Tensor]:
-        batch = classify.collate(model.tokenizer, [texts[i] for i in places], max_length)
-        return {**batch, "labels": targets[list(places)]}
+    def save(transformer: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+        save_state(checkpoints, transformer, optimizer, state, keep=job.recipe.keep)
 
-    return classify.lengths(model.tokenizer, texts), collate
+    with stop_signals() as signalled, folder.log_file(job.out, done) as write:
+        try:
+            for event in train(
+                job.model.transformer,
+                job.task,
+                examples,
+                job.recipe,
+                checkpoint=checkpoint,
+                evaluate=(lambda: judged(job, job.parts.dev, job.dev)[1]) if job.parts.dev else None,
+                save=save,
+                stop=lambda: signalled() is not None,
+            ):
+                if here.first:
+                    write(event)
+                    if watch is not None:
+                        watch(event)
+        except NotFiniteError as error:
+            places = "; ".join(job.parts.train[row].where for row in error.rows[:5])
+            raise NotFiniteError(f"{error}. The first of these rows: {places}") from None
+        number = signalled()
+    number = max(gathered(number or 0))  # a signal may have reached one machine alone
+    if number:
+        raise StoppedError(f"{job.out}: stopped by signal {number} and saved; go on with --resume {job.out}", number)
 
 
-def accuracy(model: Pretrained, rows: Sequence[Row]) -> float:
-    """The share of rows whose label the model predicts."""
-    return classify.accuracy(model.predict([row.text for row in rows]), rows)
-
-
-def refuse_full_folder(out: Path) -> None:
-    """Raise before the work rather than after it: the folder must be new or empty, and in a place to write to."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise MiniTransformerError(f"{out}: it exists and is not empty; give a new folder")
-    there = next(place for place in (out, *out.absolute().parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise MiniTransformerError(f"{out}: {there} is no folder that can be written to; give another place")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MiniTransformerError(f"{folder}: cannot be made: {error.strerror}; give another place") from error
-
-
-def _rows(rows: str | PathLike[str] | Sequence[Row], text: str, label: str) -> list[Row]:
-    return read_rows(Path(rows), text=text, label=label) if isinstance(rows, str | PathLike) else list(rows)
+def rehearse(job: Job) -> None:
+    """Judge a few rows before training, so that what is missing for it is not missed after an epoch."""
+    few = job.parts.dev[:4]
+    if few:
+        _, found = judged(job, few, [example for example in job.dev if example.row < len(few)])
+        metric = job.recipe.metric or job.task.metric
+        if metric not in found:
+            raise MiniTransformerError(f"metric: got {metric!r}, expected one of {', '.join(found)}")

@@ -35,3 +35,16 @@ def initialise(module: nn.Module) -> None:
                 nn.init.normal_(part.weight, std=part.weight.shape[1] ** -0.5)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def redraw(module: nn.Module, std: float = 0.02) -> None:
+    """Draw new first values as BERT's: matrices normal with this deviation, biases 0, norms the identity."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=std)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, LayerNorm | RMSNorm):
+            nn.init.ones_(part.weight)
+            if isinstance(part, LayerNorm):
+                nn.init.zeros_(part.bias)

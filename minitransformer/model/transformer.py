@@ -1,6 +1,7 @@
 """The whole model: embeddings, one stack or two, a head."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from minitransformer.config import (
 )
 from minitransformer.errors import InputError
 from minitransformer.model.capture import Seen, capture
-from minitransformer.model.heads import IGNORED, States, head
+from minitransformer.model.heads import IGNORED, CrossEntropy, States, SumAndCount, head
 from minitransformer.model.initialise import initialise
 from minitransformer.model.stack import Stack
 from minitransformer.modules import KVCache, PatchEmbedding, TokenEmbedding
@@ -33,6 +34,9 @@ class Inputs(NamedTuple):
     attention_mask: Tensor | None = None
     token_type_ids: Tensor | None = None
     position_ids: Tensor | None = None
+
+
+TARGETS = ("labels", "next_sentence_label", "sentence_order_label", "mc_labels", "start_positions", "end_positions")
 
 
 @dataclass(kw_only=True)
@@ -62,6 +66,9 @@ class Output:
     decoder_hidden_states: tuple[Tensor, ...] | None = None
     decoder_attentions: tuple[Tensor, ...] | None = None  # N × [B H T T]
     cross_attentions: tuple[Tensor, ...] | None = None  # N × [B H T S]
+
+
+LOGITS = tuple(field.name for field in fields(Output) if field.name.endswith("logits"))
 
 
 class Transformer(nn.Module):
@@ -138,6 +145,23 @@ class Transformer(nn.Module):
         states = States(hidden, pooled, self.table(), *self._ids_of_head(source, read), choices, mc_token_ids)
         self._read_head(output, states, {name: x for name, x in targets.items() if x is not None})
         return output
+
+    def loss(self, batch: Mapping[str, Tensor], cross_entropy: CrossEntropy | None = None) -> SumAndCount:
+        """The head's loss over a batch with labels, as (sum, count); `forward` gives their quotient.
+
+        `cross_entropy`: in place of the book's own, where classes have weights or labels are smoothed.
+        """
+        inputs = {name: x for name, x in batch.items() if name not in TARGETS}
+        if self.head is None:
+            raise InputError("loss: this model has no head and no loss; load it with head=...")
+        if "decoder_input_ids" not in inputs and "input_ids" in inputs:
+            read = self._shifted(batch["input_ids"], batch.get("labels"))
+            inputs |= {} if read is None else {"decoder_input_ids": read}
+        output = self(**inputs)
+        logits = {name: getattr(output, name) for name in LOGITS if getattr(output, name) is not None}
+        logits = {name: x.to(torch.promote_types(x.dtype, torch.float32)) for name, x in logits.items()}
+        read_by_loss = {name: batch[name] for name in (*TARGETS, "attention_mask") if name in batch}
+        return self.head.loss(logits, read_by_loss, cross_entropy)
 
     def encode(
         self,

@@ -118,7 +118,7 @@ class PatchEmbedding(nn.Module):
             )
         x = self.patches(pixel_values.to(self.class_token.dtype))  # [B N D]
         special = (self.class_token, self.distillation_token)
-        before = [token.expand(len(x), 1, -1) for token in special if token is not None]  # [B 1 D] each
+        before = [token.expand(x.shape[0], 1, -1) for token in special if token is not None]  # [B 1 D] each
         x = torch.cat((*before, x), dim=1)  # [B T D]
         x = x + self.positions
         return self.book.drop(x, self.config.dropout if self.training else 0.0)

@@ -219,12 +219,27 @@ def drop(x: Tensor, p: float) -> Tensor:
     return x * (torch.rand_like(x, dtype=torch.float32) >= p) / (1 - p)  # bfloat16 is too coarse to draw from
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    ignore_index: int = -100,
+    *,
+    weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
     """Sum of -log softmax(logits)[label] over the labels that count, and how many count.
 
     logits [N V], labels int [N]. A sum and a count, not a mean: only so do micro-batches add up to the whole batch.
+    `weights` [V]: how much each class counts; the count is then the sum of the labels' weights.
+    `label_smoothing` ε: the label is right with 1 - ε, and each of the V classes with ε / V besides.
+    Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7.
     """
     counts = labels != ignore_index  # [N]
     logits, labels = logits[counts], labels[counts]
-    log_probabilities = logits - logits.logsumexp(-1, keepdim=True)  # [N V]
-    return -log_probabilities.gather(-1, labels[:, None]).sum(), counts.sum()
+    losses = logits.logsumexp(-1, keepdim=True) - logits  # [N V], -log softmax
+    if weights is not None:
+        losses = losses * weights
+    total = losses.gather(-1, labels[:, None]).sum()
+    if label_smoothing:
+        total = (1 - label_smoothing) * total + label_smoothing * losses.mean(-1).sum()
+    return total, counts.sum() if weights is None else weights[labels].sum()

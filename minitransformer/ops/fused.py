@@ -125,7 +125,17 @@ def drop(x: Tensor, p: float) -> Tensor:
     return F.dropout(x, p) if p else x
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    ignore_index: int = -100,
+    *,
+    weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
     """See `by_hand.cross_entropy`."""
-    total = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum")
-    return total, (labels != ignore_index).sum()
+    total = F.cross_entropy(
+        logits, labels, weights, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="sum"
+    )
+    counts = labels != ignore_index  # [N]
+    return total, counts.sum() if weights is None else weights[labels[counts]].sum()

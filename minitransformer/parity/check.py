@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minitransformer.errors import ConfigError, InputError, MismatchError
 from minitransformer.families import family_of
+from minitransformer.loading import load, read_raw_config
 from minitransformer.ops import BOOKS
 from minitransformer.parity.batch import describe as describe_batch
 from minitransformer.parity.batch import make_batch
@@ -22,7 +23,7 @@ from minitransformer.parity.theirs import Theirs, import_transformers, load_thei
 from minitransformer.parity.theirs_values import run_theirs, run_theirs_in_double
 from minitransformer.parity.values import Values, at_tokens, difference, worst
 from minitransformer.parity.weights import unlike
-from minitransformer.pretrained import Pretrained, load, read_raw_config
+from minitransformer.pretrained import Pretrained
 from minitransformer.storage import resolve
 
 NO_FLOOR = "transformers computes this model's attention in one way only, so that its noise floor is not known"

@@ -8,7 +8,7 @@ from minitransformer.storage.files import read_json
 from minitransformer.storage.headers import TensorInfo, read_header
 from minitransformer.storage.hub import download
 from minitransformer.storage.resolve import resolve
-from minitransformer.storage.weights import Weights, open_checkpoint, save_tensors
+from minitransformer.storage.weights import Weights, open_checkpoint, open_tensors, save_tensors
 
 __all__ = [
     "TensorInfo",
@@ -16,6 +16,7 @@ __all__ = [
     "atomic_folder",
     "download",
     "open_checkpoint",
+    "open_tensors",
     "read_header",
     "read_json",
     "resolve",

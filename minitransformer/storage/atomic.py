@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from minitransformer.errors import MiniTransformerError, NotFoundError
+from minitransformer.errors import MiniTransformerError, NotFoundError, StorageError
 
 SAVED = ".minitransformer-saved"
 OUR_WEIGHTS = re.compile(r"model\.safetensors(\.index\.json)?|model-\d{5}-of-\d{5}\.safetensors")
@@ -49,7 +49,7 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
         raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        raise MiniTransformerError(
+        raise StorageError(
             f"cannot save to {target}: {error.strerror or error}{where}; what is there can still be loaded."
             " Check free space and permissions, or save elsewhere"
         ) from error
@@ -89,13 +89,18 @@ def _staging_name(target: Path) -> Path:
 def _new_staging(target: Path) -> Path:
     """Make the hidden folder, and remove those of processes that were killed."""
     staging = _staging_name(target)
-    pattern = re.compile(rf"{re.escape(f'.{target.name}.minitransformer-')}(\d+)")
-    for path in list(staging.parent.iterdir()):
+    remove_abandoned(staging.parent, re.escape(target.name))
+    staging.mkdir()
+    return staging
+
+
+def remove_abandoned(folder: Path, targets: str = ".+") -> None:
+    """Remove what saves that were killed have left in a folder. `targets`: a pattern of names that were saved to."""
+    pattern = re.compile(rf"\.{targets}\.minitransformer-(\d+)")
+    for path in list(folder.iterdir()):
         match = pattern.fullmatch(path.name)
         if match and not _other_process(int(match[1])):
             shutil.rmtree(path)
-    staging.mkdir()
-    return staging
 
 
 def _other_process(number: int) -> bool:

@@ -56,7 +56,7 @@ def _download(repo_id: str, revision: str | None, allow_pickle: bool) -> Path:
     """
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
-    api = HfApi(library_name="minitransformer", library_version=_version())
+    api = HfApi(library_name="minitransformer", library_version=version())
     try:
         info = api.model_info(repo_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         commit, names, online = info.sha or "", {file.rfilename for file in info.siblings or []}, True
@@ -167,7 +167,8 @@ def _explain(error: Exception, repo_id: str, revision: str | None) -> str:
     )
 
 
-def _version() -> str:
+def version() -> str:
+    """The version that the hub is told, as its clients do."""
     try:
         return metadata.version("minitransformer")
     except metadata.PackageNotFoundError:  # used from a folder of sources

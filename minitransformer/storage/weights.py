@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minitransformer.errors import CorruptFileError, MiniTransformerError, NotFoundError, UnsafeFileError
+from minitransformer.errors import CorruptFileError, MiniTransformerError, NotFoundError, StorageError, UnsafeFileError
 from minitransformer.storage.files import list_folder, listed, quote
 from minitransformer.storage.headers import DTYPE_OF_TORCH, TensorInfo, read_header
 from minitransformer.storage.index import read_shards
@@ -57,6 +57,14 @@ def open_checkpoint(folder: str | Path, *, allow_pickle: bool = False) -> Iterat
         else:
             raise no_weights(str(folder), list_folder(folder))
         yield Weights(infos, read)
+
+
+@contextmanager
+def open_tensors(path: str | Path) -> Iterator[Weights]:
+    """The tensors of one safetensors file, for use in a `with` statement, as those of `open_checkpoint`."""
+    infos = read_header(path)
+    with ExitStack() as stack:
+        yield Weights(infos, _mapped_reader(infos, stack))
 
 
 def _mapped_reader(infos: dict[str, TensorInfo], stack: ExitStack) -> "Callable[[str], torch.Tensor]":
@@ -124,7 +132,7 @@ def save_tensors(tensors: "Mapping[str, torch.Tensor]", path: str | Path) -> Non
     except (RuntimeError, ValueError) as error:  # memory shared in part; a name that is no text
         raise MiniTransformerError(f"cannot save {path}: {' '.join(str(error).split())}") from error
     except (SafetensorError, OSError) as error:
-        raise MiniTransformerError(f"cannot save {path}: {error}; check free space and permissions") from error
+        raise StorageError(f"cannot save {path}: {error}; check free space and permissions") from error
 
 
 def _check_savable(tensors: "Mapping[str, torch.Tensor]") -> None:

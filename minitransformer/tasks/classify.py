@@ -1,36 +1,19 @@
-"""Text classification: one label for each text."""
+"""Text classification: one label for each text, or for each pair of texts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from minitransformer.errors import InputError
+from minitransformer.errors import DataError
+from minitransformer.metrics import classification
 from minitransformer.model import Transformer
-from minitransformer.tasks.inference import collate, inference, lengths, text_batches
+from minitransformer.model.heads import SumAndCount
+from minitransformer.tasks.task import Criterion, Example, Row, label_number, pad
+from minitransformer.tasks.texts import text_examples, text_row
 from minitransformer.text import Batch, Tokenizer
-
-__all__ = [
-    "Prediction",
-    "Row",
-    "accuracy",
-    "check_head",
-    "collate",
-    "encode_labels",
-    "lengths",
-    "most_probable",
-    "predict",
-]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A text and the label it was given."""
-
-    text: str
-    label: str
 
 
 @dataclass(frozen=True)
@@ -42,52 +25,78 @@ class Prediction:
     score: float  # the label's probability
 
 
-def encode_labels(rows: Sequence[Row], labels: Sequence[str]) -> Tensor:
-    """The number of each row's label. -> int [B]."""
-    numbers = {label: i for i, label in enumerate(labels)}
-    return torch.tensor([numbers[row.label] for row in rows])
+class Classify:
+    """Rows: text, perhaps pair, and label, the name of a class."""
+
+    head: ClassVar = "sequence-classification"
+    metric: ClassVar = "accuracy"
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        labels: Sequence[str],
+        max_length: int | None,
+        criterion: Criterion = Criterion(),  # noqa: B008, it is frozen
+    ) -> None:
+        self.tokenizer, self.labels, self.max_length, self.criterion = tokenizer, tuple(labels), max_length, criterion
+        self.numbers = {label: i for i, label in enumerate(labels)}
+
+    @staticmethod
+    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
+        """The labels of these rows, sorted. A DataError if there are fewer than two, or as good as one for each row."""
+        return label_set([row.name("label") for row in rows])
+
+    def row(self, given: Any) -> Row:
+        """See `text_row`."""
+        return text_row(given)
+
+    def encode(self, rows: Sequence[Row], *, targets: bool = True) -> list[Example]:
+        """An example for each row; its target is the label's number."""
+        wanted = [label_number(self.numbers, row.name("label"), row.where) if targets else None for row in rows]
+        return text_examples(self.tokenizer, rows, wanted, self.max_length)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """input_ids and so on int [B T]; labels int [B]."""
+        batch = pad(self.tokenizer, examples)
+        if examples[0].target is not None:
+            batch["labels"] = torch.tensor([example.target for example in examples])
+        return batch
+
+    def count(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The number of rows, or the sum of their labels' weights."""
+        return self.criterion.count(batch["labels"])
+
+    def loss(self, model: Transformer, batch: Mapping[str, Tensor]) -> SumAndCount:
+        """Cross-entropy."""
+        return model.loss(batch, self.criterion)
+
+    def decode(self, model: Transformer, batch: Mapping[str, Tensor]) -> list[tuple[str, float]]:
+        """The most probable label of each row, and its probability."""
+        return most_probable(model, batch, self.labels)
+
+    def answers(
+        self, rows: Sequence[Row], examples: Sequence[Example], decoded: Sequence[tuple[str, float]]
+    ) -> list[Prediction]:
+        """The label of each row."""
+        return [Prediction(row["text"], *found) for row, found in zip(rows, decoded, strict=True)]
+
+    def score(self, answers: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
+        """Accuracy, and what else `metrics.classification` knows."""
+        return classification([a.label for a in answers], [row.name("label") for row in rows], self.labels)
 
 
-def check_head(task: str, labels: Sequence[str], raw: Mapping[str, Any]) -> None:
-    """Raise an InputError unless a head (of a model with this config.json) gives one label of several."""
-    if task not in ("sequence-classification", "image-classification", "image-classification-with-teacher"):
-        raise InputError(
-            f"predict: got a model with the head {task}, expected sequence-classification or image-classification; "
-            f"fine-tune one, or load(name, head='sequence-classification')"
-        )
-    if len(labels) == 1 or raw.get("problem_type") not in (None, "single_label_classification"):
-        raise InputError("predict: this head regresses, or gives several labels; read model(**batch).logits")
-
-
-def predict(
-    transformer: Transformer,
-    tokenizer: Tokenizer,
-    labels: Sequence[str],
-    texts: Sequence[str],
-    *,
-    max_length: int | None,
-    batch_size: int,
-) -> list[Prediction]:
-    """The most probable label of each text. Texts of like length share a batch; the order of the answer is theirs."""
-    if not texts:
-        return []
-    found: dict[int, Prediction] = {}
-    with inference(transformer):
-        for places, batch in text_batches(tokenizer, texts, max_length=max_length, batch_size=batch_size):
-            for i, (label, score) in zip(places, most_probable(transformer, batch, labels), strict=True):
-                found[i] = Prediction(texts[i], label, score)
-    return [found[i] for i in range(len(texts))]
-
-
-def most_probable(transformer: Transformer, batch: Batch, labels: Sequence[str]) -> list[tuple[str, float]]:
-    """The most probable label of each row of a batch, and its probability."""
-    device = next(transformer.parameters()).device
-    logits = transformer(**batch.to(device)).logits  # [B labels]
+def most_probable(model: Transformer, batch: Mapping[str, Tensor], labels: Sequence[str]) -> list[tuple[str, float]]:
+    """The most probable of these labels for each row of a batch, and its probability."""
+    logits = model(**{name: x for name, x in batch.items() if name != "labels"}).logits  # [B labels]
     scores, best = torch.softmax(logits.float(), -1).max(-1)  # [B]
     return [(labels[i], score) for i, score in zip(best.tolist(), scores.tolist(), strict=True)]
 
 
-def accuracy(predictions: Sequence[Prediction], rows: Sequence[Row]) -> float:
-    """The share of rows whose label was predicted."""
-    right = sum(prediction.label == row.label for prediction, row in zip(predictions, rows, strict=True))
-    return right / len(rows)
+def label_set(names: Sequence[str]) -> tuple[str, ...]:
+    """These names, sorted and each once. A DataError for fewer than two, or for too many to be classes."""
+    found = tuple(sorted(set(names)))
+    if len(found) < 2:
+        raise DataError(f"all {len(names)} rows have the label {found[0]!r}; there is nothing to tell apart")
+    if len(found) > 1000 or len(found) * 2 > len(names):
+        raise DataError(f"{len(found)} different labels in {len(names)} rows; is this the right column?")
+    return found

@@ -1,28 +1,104 @@
 """Image classification: one label for each image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar
 
-from minitransformer.images import Image, ImageProcessor, names_of
+import torch
+from torch import Tensor
+
+from minitransformer.errors import DataError
+from minitransformer.images import ImageProcessor, names_of
+from minitransformer.metrics import classification
 from minitransformer.model import Transformer
-from minitransformer.tasks.classify import Prediction, most_probable
-from minitransformer.tasks.inference import check_batch_size, inference
+from minitransformer.model.heads import SumAndCount
+from minitransformer.tasks.classify import Prediction, label_set, most_probable
+from minitransformer.tasks.task import Criterion, Example, Row, label_number
+from minitransformer.text import Batch
 
 
-def predict(
-    transformer: Transformer,
-    processor: ImageProcessor,
-    labels: Sequence[str],
-    images: Sequence[Image],
-    *,
-    batch_size: int,
-) -> list[Prediction]:
-    """The most probable label of each image. No more than a batch of them is read at a time."""
-    check_batch_size(batch_size)
-    names = names_of(images)
-    found: list[Prediction] = []
-    with inference(transformer):
-        for start in range(0, len(images), batch_size):
-            part = slice(start, start + batch_size)
-            labelled = most_probable(transformer, processor(images[part], names=names[part]), labels)
-            found += [Prediction(name, *label) for name, label in zip(names[part], labelled, strict=True)]
-    return found
+class ClassifyImages:
+    """Rows: path, that of a file (or an image itself), and label, the name of a class.
+
+    `flip`: in training, half of the images are shown mirrored, drawn anew each time.
+    """
+
+    head: ClassVar = "image-classification"
+    metric: ClassVar = "accuracy"
+
+    def __init__(
+        self,
+        image_processor: ImageProcessor,
+        labels: Sequence[str],
+        criterion: Criterion = Criterion(),  # noqa: B008, it is frozen
+        *,
+        flip: bool = False,
+    ) -> None:
+        self.image_processor, self.labels, self.criterion, self.flip = image_processor, tuple(labels), criterion, flip
+        self.numbers = {label: i for i, label in enumerate(labels)}
+
+    @staticmethod
+    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
+        """The labels of these rows, sorted: see `label_set`."""
+        return label_set([row.name("label") for row in rows])
+
+    def row(self, given: Any) -> Row:
+        """A row of columns, or of an image: a path, a Pillow image, an array or a tensor."""
+        if isinstance(given, dict):
+            return given if isinstance(given, Row) else Row(given)
+        return Row(path=given, where="an image")
+
+    def encode(self, rows: Sequence[Row], *, targets: bool = True) -> list[Example]:
+        """An example for each row; its target is the label's number. No image is opened yet."""
+        found = []
+        for place, (row, name) in enumerate(zip(rows, image_names(rows), strict=True)):
+            target = None
+            if targets:
+                target, name = label_number(self.numbers, row.name("label"), row.where), f"{row.where}: {name}"
+                if isinstance(row["path"], str | PathLike) and not Path(row["path"]).is_file():
+                    raise DataError(f"{name}: no such file")
+            found.append(Example(place, {}, target, extra=(row["path"], name)))
+        return found
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """pixel_values float [B 3 height width]; labels int [B]; mirrored bool [B]. The images are read now."""
+        batch = self.image_processor([e.extra[0] for e in examples], names=[e.extra[1] for e in examples])
+        if examples[0].target is not None:
+            batch["labels"] = torch.tensor([example.target for example in examples])
+            if self.flip:
+                batch["mirrored"] = torch.rand(len(examples)) < 0.5
+        return batch
+
+    def count(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The number of rows, or the sum of their labels' weights."""
+        return self.criterion.count(batch["labels"])
+
+    def loss(self, model: Transformer, batch: Mapping[str, Tensor]) -> SumAndCount:
+        """Cross-entropy."""
+        x = batch["pixel_values"]
+        if "mirrored" in batch and model.training:
+            x = torch.where(batch["mirrored"][:, None, None, None], x.flip(-1), x)
+        return model.loss({"pixel_values": x, "labels": batch["labels"]}, self.criterion)
+
+    def decode(self, model: Transformer, batch: Mapping[str, Tensor]) -> list[tuple[str, float]]:
+        """The most probable label of each image, and its probability."""
+        return most_probable(model, {"pixel_values": batch["pixel_values"]}, self.labels)
+
+    def answers(
+        self, rows: Sequence[Row], examples: Sequence[Example], decoded: Sequence[tuple[str, float]]
+    ) -> list[Prediction]:
+        """The label of each image, with the image's name."""
+        return [Prediction(name, *found) for name, found in zip(image_names(rows), decoded, strict=True)]
+
+    def score(self, answers: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
+        """Accuracy, and what else `metrics.classification` knows."""
+        return classification([a.label for a in answers], [row.name("label") for row in rows], self.labels)
+
+
+def image_names(rows: Sequence[Row]) -> list[str]:
+    """What to call the image of each row: its path, or its place among the rows."""
+    for row in rows:
+        if "path" not in row:
+            raise DataError(f"{row.where}: 'path' is not among the columns {', '.join(row) or '(none)'}")
+    return names_of([row["path"] for row in rows])

@@ -91,19 +91,11 @@ class Tokenizer:
             raise TokenizerError(f"return_tensors: got {return_tensors!r}, expected 'pt'; encode() gives lists")
         limit = row_limit(max_length, truncation, padding, self.model_max_length)
         encodings = self._encode(text, pair, add_special_tokens, offsets=False)
-        rows = [encoding.ids for encoding in encodings]
-        types = [encoding.type_ids for encoding in encodings]
-        truncated = {row: len(ids) - limit for row, ids in enumerate(rows) if limit and truncation and len(ids) > limit}
-        for row, lost in truncated.items():
-            stay = kept(encodings[row], len(rows[row]) - lost, self.truncation_side)
-            rows[row], types[row] = [rows[row][place] for place in stay], [types[row][place] for place in stay]
-        real = self._real_positions([len(ids) for ids in rows], limit, padding, padding_side)  # bool [B T]
-        tensors = {
-            "input_ids": scatter(rows, real, self._padding_id(real)),
-            "token_type_ids": scatter(types, real, 0),
-            "attention_mask": real.to(torch.int64),
-        }
-        batch = Batch({name: tensors[name] for name in tensors if name in self.model_input_names}, truncated=truncated)
+        cut = limit if truncation else None
+        rows = [self.cut(encoding, cut) for encoding in encodings]
+        lost = {row: len(encoding.ids) - len(rows[row]["input_ids"]) for row, encoding in enumerate(encodings)}
+        batch = self._padded(rows, limit, padding, padding_side)
+        batch.truncated = {row: tokens for row, tokens in lost.items() if tokens}
         if text_target is None:
             return batch
         return with_labels(
@@ -130,6 +122,20 @@ class Tokenizer:
         Marian's have ids, tokens, type_ids, offsets and sequence_ids alone.
         """
         return self._encode(text, pair, add_special_tokens, offsets=True)
+
+    def cut(self, encoding: Encoding, max_length: int | None) -> dict[str, list[int]]:
+        """The ids and types of an encoding, cut to `max_length` tokens: a row for `pad`. None: in full."""
+        ids, types = encoding.ids, encoding.type_ids
+        if max_length is not None and len(ids) > max_length:
+            stay = kept(encoding, max_length, self.truncation_side)
+            ids, types = [ids[place] for place in stay], [types[place] for place in stay]
+        return {"input_ids": ids, "token_type_ids": types}
+
+    def pad(
+        self, rows: Sequence[Mapping[str, Sequence[int]]], *, padding_side: Literal["left", "right"] | None = None
+    ) -> Batch:
+        """Rows of input_ids (and perhaps token_type_ids) as tensors [B T], as long as the longest, with their mask."""
+        return self._padded(rows, None, True, padding_side)
 
     def encode(self, text: str, pair: str | None = None, *, add_special_tokens: bool = True) -> list[int]:
         """The token ids of one text, or of one pair."""
@@ -274,6 +280,22 @@ class Tokenizer:
         if not isinstance(text, str):
             raise TokenizerError(f"text: got a {type(text).__name__}, expected one str; try tokenizer(texts)")
         return self.encodings(text, pair, add_special_tokens=add_special_tokens)[0]
+
+    def _padded(
+        self,
+        rows: Sequence[Mapping[str, Sequence[int]]],
+        limit: int | None,
+        padding: bool | str,
+        padding_side: str | None,
+    ) -> Batch:
+        """The batch of these rows, with the tensors that the model takes."""
+        ids = [row["input_ids"] for row in rows]
+        real = self._real_positions([len(row) for row in ids], limit, padding, padding_side)  # bool [B T]
+        tensors = {"input_ids": scatter(ids, real, self._padding_id(real)), "attention_mask": real.to(torch.int64)}
+        if all("token_type_ids" in row for row in rows):
+            tensors["token_type_ids"] = scatter([row["token_type_ids"] for row in rows], real, 0)
+        names = ("input_ids", "token_type_ids", "attention_mask")
+        return Batch({name: tensors[name] for name in names if name in tensors and name in self.model_input_names})
 
     def _real_positions(
         self, lengths: list[int], limit: int | None, padding: bool | str, padding_side: str | None

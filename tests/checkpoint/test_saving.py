@@ -11,7 +11,7 @@ from oracle import Case, checkpoint, make_batch, rewritten, theirs
 from safetensors.torch import load_file
 
 import minitransformer as mt
-from minitransformer import pretrained
+from minitransformer import loading
 from minitransformer.errors import MiniTransformerError, NotFoundError
 
 CASE = Case("gpt2", "causal-lm")
@@ -125,4 +125,4 @@ def test_the_config_that_was_given_is_the_one_that_is_saved(tmp_path):
     folder = rewritten(checkpoint(CASE), config={"layer_norm_epsilon": None})
     mt.load(folder, config={"layer_norm_epsilon": 0.5}).save(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["layer_norm_epsilon"] == 0.5
-    assert pretrained.read_raw_config(folder).get("layer_norm_epsilon") is None
+    assert loading.read_raw_config(folder).get("layer_norm_epsilon") is None

@@ -104,10 +104,11 @@ def test_predict_from_arguments_and_from_standard_input(classifier):
 
 
 def test_finetune_and_then_predict(classifier, tmp_path):
-    (tmp_path / "rows.tsv").write_text("text\tlabel\n" + "good good\tplus\nbad bad\tminus\n" * 10)
+    lines = "".join(f"{'good ' * n}\tplus\n{'bad ' * n}\tminus\n" for n in range(1, 11))
+    (tmp_path / "rows.tsv").write_text("text\tlabel\n" + lines)
     done = run("finetune", classifier, tmp_path / "rows.tsv", "--out", tmp_path / "run", "--epochs", 1, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["held_out_rows"] == 2
+    assert json.loads(done.stdout)["rows"] == {"train": 18, "dev": 2, "test": 0}
     assert run("predict", tmp_path / "run", "good").stdout.split()[0] in ("plus", "minus")
 
 
@@ -119,7 +120,7 @@ def test_finetune_and_then_predict(classifier, tmp_path):
         (("inspect", "package:no-such-package"), "no package no_such_package"),
         (("predict", "/nowhere", "text"), "no such folder"),
         (("parity", "/nowhere"), "no such folder"),
-        (("finetune", "/nowhere", "/none.csv", "--out", "/tmp/never-made/run"), "no such file"),
+        (("finetune", "/nowhere", "/none.csv", "--out", "/tmp/never-made/run"), "no none.csv in /"),
     ],
 )
 def test_an_error_is_one_message_and_exit_code_2(arguments, told, tmp_path):

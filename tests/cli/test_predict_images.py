@@ -66,5 +66,5 @@ def test_the_help_speaks_of_images(capsys):
 
     app(["predict", "--help"], standalone_mode=False)
     told = " ".join(capsys.readouterr().out.split())
-    assert "label of each text or image" in told
+    assert "Texts or, for a model that reads images, image files" in told
     assert "image files" in told

@@ -1,134 +1,95 @@
-"""The loop: schedule, batches, reproducibility, and the first steps beside a plain loop over transformers' model."""
-
-import itertools
+"""The loop: a pure function of weights, rows, recipe and step; beside a plain loop over transformers' model; faults."""
 
 import pytest
 import torch
 import transformers
-from hypothesis import given
-from hypothesis import strategies as st
+from small_runs import begin, same, trained, weights
 
 import minitransformer as mt
-from minitransformer.errors import DataError, MiniTransformerError
-from minitransformer.finetune.batches import batches
-from minitransformer.finetune.loop import parameter_groups, train
-from minitransformer.finetune.recipe import Recipe, learning_rate
-from minitransformer.finetune.run import encode
-from minitransformer.tasks import classify
+from minitransformer.errors import MiniTransformerError, NotFiniteError
+from minitransformer.finetune.forward import recomputing
+from minitransformer.finetune.loop import train
+from minitransformer.finetune.plan import Plan
+from minitransformer.finetune.recipe import Recipe
+from minitransformer.finetune.start import make_task
+from minitransformer.tasks.inference import predict, read, scores
 
 LABELS = ("negative", "positive")
 
 
-def classifier(folder, **changes):
-    torch.manual_seed(5)
-    return mt.load(folder, head="sequence-classification", labels=LABELS, **changes)
+def test_evaluating_logging_and_saving_change_no_weight(small_bert, rows):
+    """However often, and though both draw random numbers and switch dropout off."""
 
+    def disturbed(every, save_every):
+        model, task, examples, recipe = begin(
+            small_bert, rows, epochs=2, batch_size=16, evaluate_every=every, save_every=save_every
+        )
 
-def weights(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
+        def evaluate():
+            torch.rand(7)
+            return scores(task, rows, examples, read(model, task, examples, batch_size=9))[1]
 
-
-@pytest.mark.parametrize(("steps", "warmup"), [(10, 0.0), (10, 0.3), (100, 0.1), (7, 1.0)])
-def test_the_schedule_is_transformers_linear_one(steps, warmup):
-    parameter = torch.nn.Parameter(torch.zeros(()))
-    optimizer = torch.optim.SGD([parameter], lr=2.0)
-    # transformers starts its warm-up at a rate of 0, a step that does nothing; ours starts one step up.
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(steps * warmup), steps)
-    recipe = Recipe(learning_rate=2.0, warmup=warmup)
-    theirs = []
-    for _ in range(steps):
-        theirs.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    ours = [learning_rate(recipe, step, steps) for step in range(steps)]
-    rising = round(steps * warmup)
-    assert ours[rising:] == pytest.approx(theirs[rising:])
-    assert ours[: max(0, rising - 1)] == pytest.approx(theirs[1:rising])
-    assert max(ours) == pytest.approx(2.0)
-    assert min(ours) > 0
-
-
-@given(
-    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=300),
-    batch_size=st.integers(1, 17),
-    epoch=st.integers(0, 3),
-)
-def test_each_row_is_in_one_batch(lengths, batch_size, epoch):
-    found = batches(lengths, batch_size, seed=7, epoch=epoch)
-    assert sorted(itertools.chain(*found)) == list(range(len(lengths)))
-    assert all(len(batch) <= batch_size for batch in found)
-    assert len(found) == -(-len(lengths) // batch_size)
-    assert found == batches(lengths, batch_size, seed=7, epoch=epoch)
-
-
-def test_texts_of_like_length_share_a_batch_and_epochs_differ():
-    generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(3, 60, (1000,), generator=generator).tolist()
-
-    def padding(found):
-        return sum(max(lengths[i] for i in batch) * len(batch) for batch in found) / sum(lengths)
-
-    bucketed = batches(lengths, 16, seed=0, epoch=0)
-    plain = [list(range(i, min(i + 16, 1000))) for i in range(0, 1000, 16)]
-    assert padding(bucketed) < 1.06 < 1.5 < padding(plain)
-    assert bucketed != batches(lengths, 16, seed=0, epoch=1)
-    first = [max(lengths[i] for i in batch) for batch in bucketed[:10]]
-    assert first != sorted(first), "batches go from short to long"
-
-
-def test_biases_and_norms_do_not_decay(small_bert):
-    model = classifier(small_bert).transformer
-    decaying, others = parameter_groups(model, 0.1)
-    names = {id(p): name for name, p in model.named_parameters()}
-    assert decaying["weight_decay"] == 0.1
-    assert others["weight_decay"] == 0.0
-    assert {names[id(p)] for p in others["params"]} == {
-        name for name in names.values() if name.endswith("bias") or "norm" in name
-    }
-    assert len(decaying["params"]) + len(others["params"]) == len(names)
-
-
-def test_a_run_is_a_function_of_its_recipe(small_bert, rows):
-    def run(seed, look=False):
-        model = classifier(small_bert)
-        recipe = Recipe(epochs=1, batch_size=16, learning_rate=1e-3, seed=seed)
-        for step in train(model.transformer, *encode(model, rows, recipe), recipe):
-            if look and step["step"] % 2:  # looking on draws random numbers and switches modes
-                model.predict([row.text for row in rows[:5]])
-                torch.rand(3)
+        seen = set()
+        for event in train(model, task, examples, recipe, evaluate=evaluate, save=lambda *state: torch.rand(3)):
+            seen.add(event["event"])
+            predict(model, task, rows[:3], batch_size=2)
+        assert seen == {"step", "evaluation", "saved"}
         return weights(model)
 
-    first, again, looked, other = run(0), run(0), run(0, look=True), run(1)
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert all(torch.equal(first[name], looked[name]) for name in first)
-    assert any(not torch.equal(first[name], other[name]) for name in first)
+    plain, _ = trained(small_bert, rows, epochs=2, batch_size=16)
+    assert same(plain, disturbed(0.1, 1))
+    assert same(plain, disturbed(0.5, 7))
+    other, _ = trained(small_bert, rows, epochs=2, batch_size=16, seed=1)
+    assert not same(plain, other)
+
+
+def test_the_loop_leaves_the_callers_generators_as_they_are(small_bert, rows):
+    import random
+
+    import numpy as np
+
+    def drawn():
+        return random.random(), np.random.rand(), torch.rand(()).item()
+
+    random.seed(3), np.random.seed(3), torch.manual_seed(3)
+    expected = drawn()
+    random.seed(3), np.random.seed(3), torch.manual_seed(3)
+    trained(small_bert, rows, epochs=1)
+    assert drawn() == expected
 
 
 def test_the_loop_equals_a_plain_loop_over_transformers_model(small_bert, rows, tmp_path):
     """Without dropout, in float64, step by step: losses, and the weights but for key biases (their gradient is 0)."""
     config = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    ours = classifier(small_bert, config=config, dtype=torch.float64)
+    torch.manual_seed(5)
+    ours = mt.load(small_bert, head="sequence-classification", labels=LABELS, config=config, dtype=torch.float64)
     ours.save(tmp_path / "start")
     theirs = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "start", dtype=torch.float64).train()
-    recipe = Recipe(epochs=2, batch_size=16, learning_rate=1e-3, max_length=6, weight_decay=0.1, max_grad_norm=0.5)
+    recipe = Recipe(
+        epochs=2, batch_size=16, micro_batch_size=5, learning_rate=1e-3, max_length=6, weight_decay=0.1,
+        max_grad_norm=0.5, label_smoothing=0.1, class_weights="negative=2,positive=0.5",
+    )  # fmt: skip
 
     vectors = [p for p in theirs.parameters() if p.ndim < 2]
     matrices = [p for p in theirs.parameters() if p.ndim > 1]
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0}])
-    texts = [row.text for row in rows]
-    lengths = classify.lengths(ours.tokenizer, texts)
-    order = [batch for epoch in range(2) for batch in batches(lengths, 16, seed=0, epoch=epoch)]
-    targets = classify.encode_labels(rows, LABELS)
-    for step, places in zip(train(ours.transformer, *encode(ours, rows, recipe), recipe), order, strict=True):
+    criterion = torch.nn.CrossEntropyLoss(torch.tensor([2, 0.5], dtype=torch.float64), label_smoothing=0.1)
+    task = make_task("classify", ours, rows, recipe)
+    examples = task.encode(rows)
+    plan = Plan([len(example) for example in examples], recipe)
+    for step, event in enumerate(train(ours.transformer, task, examples, recipe)):
+        places = plan.rows(step)
         for group in optimizer.param_groups:
-            group["lr"] = step["learning_rate"]
-        batch = ours.tokenizer([texts[i] for i in places], truncation=True, max_length=6)
-        loss = theirs(**batch, labels=targets[places]).loss
+            group["lr"] = event["learning_rate"]
+        batch = ours.tokenizer([rows[i]["text"] for i in places], truncation=True, max_length=6)
+        loss = criterion(theirs(**batch).logits, torch.tensor([LABELS.index(rows[i]["label"]) for i in places]))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
         optimizer.step()
         optimizer.zero_grad()
-        assert step["loss"] == pytest.approx(loss.item(), rel=1e-9)
+        assert event["loss"] == pytest.approx(loss.item(), rel=1e-9)
+        assert event["gradient_norm"] == pytest.approx(norm.item(), rel=1e-9)
+    assert step == 15
     ours.save(tmp_path / "end")
     end = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "end", dtype=torch.float64).state_dict()
     for name, expected in theirs.state_dict().items():
@@ -137,29 +98,127 @@ def test_the_loop_equals_a_plain_loop_over_transformers_model(small_bert, rows, 
 
 
 def test_it_learns(small_bert, rows):
-    model = classifier(small_bert)
-    recipe = Recipe(epochs=8, batch_size=8, learning_rate=2e-3)
-    steps = list(train(model.transformer, *encode(model, rows, recipe), recipe))
+    model, task, examples, recipe = begin(small_bert, rows, epochs=8, batch_size=8, learning_rate=2e-3)
+    steps = list(train(model, task, examples, recipe))
     assert len(steps) == steps[-1]["steps"] == 8 * 15
-    assert steps[-1]["loss"] < 0.2 < steps[0]["loss"]
-    predictions = model.predict([row.text for row in rows])
-    assert classify.accuracy(predictions, rows) > 0.98
-    assert not model.transformer.training
+    assert steps[-1]["loss"] < 0.3 < steps[0]["loss"]
+    _, found = scores(task, rows, examples, read(model, task, examples, batch_size=32))
+    assert found["accuracy"] > 0.98
+    assert not model.training
 
 
-def test_a_loss_that_is_no_number_stops_the_run(small_bert, rows):
-    model = classifier(small_bert)
+@pytest.mark.parametrize(("name", "expected"), [("sgd", torch.optim.SGD), ("adafactor", torch.optim.Adafactor)])
+def test_other_optimizers_step_as_torchs_own(calm_bert, rows, name, expected):
+    """Two steps beside torch's optimizer over the same gradients."""
+    recipe = {"epochs": 2, "batch_size": 120, "learning_rate": 0.01, "optimizer": name, "schedule": "constant"}
+    ours, _ = trained(calm_bert, rows, **recipe, warmup=0.0, weight_decay=0.0)
+    model, task, examples, complete = begin(calm_bert, rows, **recipe)
+    optimizer = expected(model.parameters(), lr=0.01, **({"momentum": 0.9} if name == "sgd" else {}))
+    batch = task.collate(examples)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (task.loss(model, batch)[0] / len(examples)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), complete.max_grad_norm)
+        optimizer.step()
+    for name, x in weights(model).items():
+        if not name.endswith(".k.bias"):
+            torch.testing.assert_close(ours[name], x, rtol=1e-4, atol=1e-5, msg=name)
+
+
+class LittleMemory:
+    """A task for which there is no memory where a part has more than three rows."""
+
+    def __init__(self, task):
+        self.task, self.sizes = task, []
+
+    def __getattr__(self, name):
+        return getattr(self.task, name)
+
+    def loss(self, model, batch):
+        self.sizes.append(len(batch["input_ids"]))
+        if self.sizes[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.task.loss(model, batch)
+
+
+def test_memory_that_runs_out_halves_the_parts_and_redoes_the_step(calm_bert, rows):
+    plain, losses = trained(calm_bert, rows, epochs=1, batch_size=16, optimizer="sgd")
+    model, task, examples, recipe = begin(calm_bert, rows, epochs=1, batch_size=16, optimizer="sgd")
+    little = LittleMemory(task)
+    events = list(train(model, little, examples, recipe))
+    assert little.sizes[:4] == [16, 8, 4, 2]  # and then the first step, and all that follow, in parts of 2
+    assert set(little.sizes[3:]) <= {1, 2}
+    assert {event["micro_batch_size"] for event in events} == {2}
+    assert [event["loss"] for event in events] == pytest.approx(losses, rel=1e-5)
+    assert all(torch.allclose(x, plain[name], atol=1e-6) for name, x in weights(model).items())
+
+
+def test_no_memory_for_one_row_is_an_error(small_bert, rows):
+    model, task, examples, recipe = begin(small_bert, rows, epochs=1, batch_size=2)
+    little = LittleMemory(task)
+    little.loss = lambda model, batch: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory"))
+    with pytest.raises(MiniTransformerError, match="step 1: out of memory with 1 rows"):
+        list(train(model, little, examples, recipe))
+
+
+def test_activations_computed_twice_give_the_same_gradient(small_bert, rows):
+    """With dropout, too: it falls on the same places the second time."""
+    plain, _ = trained(small_bert, rows, epochs=1, batch_size=16)
+    model, task, examples, recipe = begin(small_bert, rows, epochs=1, batch_size=16, recompute=True)
+    with recomputing(model, recipe):
+        list(train(model, task, examples, recipe))
+    assert same(plain, weights(model))
+    assert "forward" not in vars(model.encoder.layers[0])
+
+
+def test_bfloat16_learns_as_well(small_bert, rows):
+    _, losses = trained(small_bert, rows, epochs=8, batch_size=8, learning_rate=2e-3, dtype="bfloat16")
+    _, exact = trained(small_bert, rows, epochs=8, batch_size=8, learning_rate=2e-3)
+    assert losses[:5] == pytest.approx(exact[:5], rel=0.05)
+    assert losses[:5] != exact[:5]
+    assert losses[-1] < 0.3
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_is_named(small_bert, rows):
+    model, task, examples, recipe = begin(small_bert, rows, epochs=1, batch_size=16)
+    before = weights(model)
     with torch.no_grad():
-        model.transformer.head.cls.bias.fill_(float("nan"))
-    with pytest.raises(MiniTransformerError, match="loss is nan at step 1 of"):
-        list(train(model.transformer, *encode(model, rows, Recipe()), Recipe()))
+        model.encoder.layers[1].ffn.up.bias[3] = float("nan")
+    with pytest.raises(
+        NotFiniteError, match=r"step 1 of 8: the loss is nan.*encoder\.layers\.1\.ffn\.up\.bias"
+    ) as told:
+        list(train(model, task, examples, recipe))
+    assert sorted(told.value.rows) == sorted(Plan([len(e) for e in examples], recipe).rows(0))
+    after = weights(model)
+    assert all(torch.equal(after[name], before[name]) for name in before if name != "encoder.layers.1.ffn.up.bias")
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"epochs": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"warmup": 1.5},
-     {"weight_decay": -1}, {"max_length": 2}, {"max_grad_norm": 0}],
-)  # fmt: skip
-def test_a_recipe_that_makes_no_sense_is_refused(wrong):
-    with pytest.raises(DataError, match=next(iter(wrong))):
-        Recipe(**wrong)
+def test_an_activation_that_overflows_is_named(small_bert, rows):
+    """No weight is infinite, but what a block makes of them is."""
+    model, task, examples, recipe = begin(small_bert, rows, epochs=1)
+    with torch.no_grad():
+        model.encoder.layers[0].ffn.down.weight.fill_(3e38)
+    with pytest.raises(NotFiniteError, match=r"encoder\.0\.hook|blocks\.0\.hook_resid_post"):
+        list(train(model, task, examples, recipe))
+
+
+def test_a_metric_that_there_is_not_is_named(small_bert, rows):
+    model, task, examples, recipe = begin(small_bert, rows, epochs=1, metric="f2")
+    with pytest.raises(MiniTransformerError, match="'f2', expected one of loss, accuracy"):
+        list(train(model, task, examples, recipe, evaluate=lambda: {"loss": 1.0, "accuracy": 0.5}))
+
+
+def test_patience_stops_and_the_best_is_told(small_bert, rows):
+    model, task, examples, recipe = begin(small_bert, rows, epochs=20, batch_size=60, evaluate_every=0.5, patience=3)
+    values = iter([0.1, 0.4, 0.4, float("nan"), 0.2, 0.9])
+    events = list(train(model, task, examples, recipe, evaluate=lambda: {"accuracy": next(values)}))
+    judged = [event for event in events if event["event"] == "evaluation"]
+    assert [event["best"] for event in judged] == [True, True, False, False, False]
+    assert events[-1]["step"] == 5
+
+
+def test_lower_is_better_for_a_loss(small_bert, rows):
+    model, task, examples, recipe = begin(small_bert, rows, epochs=3, batch_size=120, metric="loss")
+    values = iter([0.5, 0.6, 0.4])
+    events = train(model, task, examples, recipe, evaluate=lambda: {"loss": next(values)})
+    assert [event["best"] for event in events if event["event"] == "evaluation"] == [True, False, True]

@@ -189,6 +189,20 @@ def test_cross_entropy(book):
     assert_near(total / count, F.cross_entropy(logits, labels))
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2, 1, 3, 0.1], dtype=torch.float64)])
+def test_cross_entropy_with_weights_and_smoothed_labels(book, weights, label_smoothing):
+    """The mean is torch's; by hand, of the definition: the label with 1 - ε, and each class with ε / V besides."""
+    logits, labels = normal(6, 5) * 3, torch.tensor([0, 4, -100, 2, 2, -100])
+    total, count = book.cross_entropy(logits, labels, weights=weights, label_smoothing=label_smoothing)
+    assert_near(total / count, F.cross_entropy(logits, labels, weights, label_smoothing=label_smoothing))
+    weight = torch.ones(5) if weights is None else weights
+    assert_near(count, sum(weight[label].item() for label in labels if label >= 0))
+    probabilities = F.one_hot(labels.clamp(min=0), 5).double() * (1 - label_smoothing) + label_smoothing / 5
+    losses = -(probabilities * weight * logits.log_softmax(-1)).sum(-1)
+    assert_near(total, losses[labels >= 0].sum())
+
+
 def test_cross_entropy_of_huge_logits_is_finite(book):
     total, count = book.cross_entropy(torch.tensor([[1e30, -1e30], [1e30, -1e30]]), torch.tensor([0, 0]))
     assert (total, count) == (0, 2)

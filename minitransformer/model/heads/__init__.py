@@ -24,9 +24,9 @@ from minitransformer.model.heads.classifiers import (
     TokenClassification,
 )
 from minitransformer.model.heads.language import DoubleHeads, LanguageModel, LanguageModelProjection, Pretraining
-from minitransformer.model.heads.states import IGNORED, Logits, States, SumAndCount
+from minitransformer.model.heads.states import IGNORED, CrossEntropy, Logits, States, SumAndCount
 
-__all__ = ["IGNORED", "Head", "LanguageModelProjection", "Logits", "States", "SumAndCount", "head"]
+__all__ = ["IGNORED", "CrossEntropy", "Head", "LanguageModelProjection", "Logits", "States", "SumAndCount", "head"]
 
 Head = (
     LanguageModel

@@ -14,7 +14,7 @@ from minitransformer.config import (
     TransformerConfig,
 )
 from minitransformer.errors import InputError
-from minitransformer.model.heads.states import IGNORED, Logits, States, SumAndCount, given, target
+from minitransformer.model.heads.states import IGNORED, CrossEntropy, Logits, States, SumAndCount, given, target
 from minitransformer.ops import BOOKS, Book
 
 
@@ -55,7 +55,7 @@ class Classification(nn.Module):
             raise InputError(f"{self.config.task}: it reads the text's last token; give input_ids and no others")
         places = torch.arange(states.ids.shape[1], device=states.ids.device)  # [T]
         last = (places * self.may_be_read(states, states.ids)).argmax(-1)  # [B]
-        return states.hidden[torch.arange(len(last), device=last.device), last]
+        return states.hidden[torch.arange(last.shape[0], device=last.device), last]
 
     def may_be_read(self, states: States, ids: Tensor) -> Tensor:
         """Among which tokens the last is looked for, whichever side the padding is on: bool [B T]."""
@@ -72,12 +72,14 @@ class Classification(nn.Module):
             return ids.ne(token)
         return torch.ones_like(ids, dtype=torch.bool) if states.attention_mask is None else states.attention_mask != 0
 
-    def loss(self, logits: Logits, targets: Mapping[str, Tensor]) -> SumAndCount:
+    def loss(
+        self, logits: Logits, targets: Mapping[str, Tensor], cross_entropy: CrossEntropy | None = None
+    ) -> SumAndCount:
         """targets: labels int [B]; or float, [B] for one label, [B labels] of 0 and 1 for several at once."""
         scores = logits["logits"]
         batch, count = scores.shape
         if self.config.task == "multiple-choice":
-            return self.book.cross_entropy(scores, target(targets, "labels", (batch,), count))
+            return (cross_entropy or self.book.cross_entropy)(scores, target(targets, "labels", (batch,), count))
         labels = given(targets, "labels", (batch,), (batch, 1), (batch, count))
         if count == 1:
             errors = (scores.flatten() - labels.flatten().to(scores.dtype)).square()
@@ -86,7 +88,7 @@ class Classification(nn.Module):
             wanted = given(targets, "labels", (batch, count)).to(scores.dtype)
             losses = nn.functional.binary_cross_entropy_with_logits(scores, wanted, reduction="sum")
             return losses, torch.ones_like(wanted, dtype=torch.int64).sum()
-        return self.book.cross_entropy(scores, target(targets, "labels", (batch,), count))
+        return (cross_entropy or self.book.cross_entropy)(scores, target(targets, "labels", (batch,), count))
 
 
 class DistilledClassification(nn.Module):
@@ -107,7 +109,9 @@ class DistilledClassification(nn.Module):
         logits = (by_class + by_teacher) / 2
         return {"logits": logits, "cls_logits": by_class, "distillation_logits": by_teacher}
 
-    def loss(self, logits: Logits, targets: Mapping[str, Tensor]) -> SumAndCount:
+    def loss(
+        self, logits: Logits, targets: Mapping[str, Tensor], cross_entropy: CrossEntropy | None = None
+    ) -> SumAndCount:
         """An InputError: distillation needs a teacher."""
         raise InputError("labels: this head is trained by a teacher; to fine-tune, load it with 'image-classification'")
 
@@ -126,11 +130,13 @@ class TokenClassification(nn.Module):
         """-> logits [B T labels]."""
         return {"logits": self.cls(self.book.drop(states.hidden, self.dropout if self.training else 0.0))}
 
-    def loss(self, logits: Logits, targets: Mapping[str, Tensor]) -> SumAndCount:
+    def loss(
+        self, logits: Logits, targets: Mapping[str, Tensor], cross_entropy: CrossEntropy | None = None
+    ) -> SumAndCount:
         """targets: labels int [B T], -100 where nothing is judged."""
         scores = logits["logits"]  # [B T labels]
         labels = target(targets, "labels", scores.shape[:2], scores.shape[2])
-        return self.book.cross_entropy(scores.flatten(0, 1), labels.flatten())
+        return (cross_entropy or self.book.cross_entropy)(scores.flatten(0, 1), labels.flatten())
 
 
 class QuestionAnswering(nn.Module):
@@ -149,7 +155,9 @@ class QuestionAnswering(nn.Module):
         start, end = self.qa(x).unbind(-1)
         return {"start_logits": start, "end_logits": end}
 
-    def loss(self, logits: Logits, targets: Mapping[str, Tensor]) -> SumAndCount:
+    def loss(
+        self, logits: Logits, targets: Mapping[str, Tensor], cross_entropy: CrossEntropy | None = None
+    ) -> SumAndCount:
         """targets: start_positions, end_positions int [B]; a place at or past the end is not judged.
 
         The mean is over all places that are judged. transformers takes the mean of the starts and of the ends, and
@@ -158,7 +166,7 @@ class QuestionAnswering(nn.Module):
         batch, length = logits["start_logits"].shape
         places = torch.cat([target(targets, name, (batch,)) for name in ("start_positions", "end_positions")])
         scores = torch.cat([logits["start_logits"], logits["end_logits"]])  # [2B T]
-        return self.book.cross_entropy(scores, places.clamp(0, length), ignore_index=length)
+        return (cross_entropy or self.book.cross_entropy)(scores, places.clamp(0, length), ignore_index=length)
 
 
 class ReplacedTokens(nn.Module):
@@ -177,7 +185,9 @@ class ReplacedTokens(nn.Module):
         x = getattr(self.book, self.activation)(self.dense(states.hidden))  # [B T D]
         return {"logits": self.cls(x).squeeze(-1)}
 
-    def loss(self, logits: Logits, targets: Mapping[str, Tensor]) -> SumAndCount:
+    def loss(
+        self, logits: Logits, targets: Mapping[str, Tensor], cross_entropy: CrossEntropy | None = None
+    ) -> SumAndCount:
         """targets: labels int [B T], 1 for a replaced token, -100 where nothing is judged; perhaps an attention_mask.
 
         Padding is not judged.

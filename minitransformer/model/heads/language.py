@@ -15,7 +15,7 @@ from minitransformer.config import (
     TransformerConfig,
 )
 from minitransformer.errors import ConfigError, InputError
-from minitransformer.model.heads.states import Logits, States, SumAndCount, target
+from minitransformer.model.heads.states import CrossEntropy, Logits, States, SumAndCount, target
 from minitransformer.modules import LayerNorm
 from minitransformer.ops import BOOKS, Book
 
@@ -73,12 +73,16 @@ class LanguageModel(nn.Module):
         """-> logits [B T V]."""
         return {"logits": self.lm(states.hidden, states.table)}
 
-    def loss(self, logits: Logits, targets: Mapping[str, Tensor]) -> SumAndCount:
+    def loss(
+        self, logits: Logits, targets: Mapping[str, Tensor], cross_entropy: CrossEntropy | None = None
+    ) -> SumAndCount:
         """targets: labels int [B T], -100 where nothing is judged; for causal-lm they are the input_ids themselves."""
         scores = logits["logits"]  # [B T V]
         labels = target(targets, "labels", scores.shape[:2], scores.shape[2])
         kept = scores.shape[1] - self.shift  # label t + shift belongs to logits t
-        return self.book.cross_entropy(scores[:, :kept].flatten(0, 1), labels[:, self.shift :].flatten())
+        return (cross_entropy or self.book.cross_entropy)(
+            scores[:, :kept].flatten(0, 1), labels[:, self.shift :].flatten()
+        )
 
 
 class Pretraining(nn.Module):
@@ -105,7 +109,9 @@ class Pretraining(nn.Module):
         logits, _ = self.NAMES[self.config.pairs]
         return {"prediction_logits": self.lm(states.hidden, states.table), logits: self.pairs(pooled)}
 
-    def loss(self, logits: Logits, targets: Mapping[str, Tensor]) -> SumAndCount:
+    def loss(
+        self, logits: Logits, targets: Mapping[str, Tensor], cross_entropy: CrossEntropy | None = None
+    ) -> SumAndCount:
         """targets: labels int [B T] (-100: not judged), and next_sentence_label or sentence_order_label int [B].
 
         The sum of two means, count 1.
@@ -113,9 +119,9 @@ class Pretraining(nn.Module):
         of_pairs, label = self.NAMES[self.config.pairs]
         tokens, relations = logits["prediction_logits"], logits[of_pairs]
         labels = target(targets, "labels", tokens.shape[:2], tokens.shape[2])
-        words, judged = self.book.cross_entropy(tokens.flatten(0, 1), labels.flatten())
+        words, judged = (cross_entropy or self.book.cross_entropy)(tokens.flatten(0, 1), labels.flatten())
         wanted = target(targets, label, relations.shape[:1], relations.shape[1])
-        pairs, count = self.book.cross_entropy(relations, wanted)
+        pairs, count = (cross_entropy or self.book.cross_entropy)(relations, wanted)
         return words / judged + pairs / count, torch.ones_like(count)
 
 
@@ -139,7 +145,9 @@ class DoubleHeads(nn.Module):
         words = self.lm(states.hidden, states.table)  # [B·choices T V]
         return {"logits": words.unflatten(0, (-1, choices)), "mc_logits": scores.view(-1, choices)}
 
-    def loss(self, logits: Logits, targets: Mapping[str, Tensor]) -> SumAndCount:
+    def loss(
+        self, logits: Logits, targets: Mapping[str, Tensor], cross_entropy: CrossEntropy | None = None
+    ) -> SumAndCount:
         """targets: labels int [B choices T] (the input_ids; -100: not judged), mc_labels int [B], or one of the two.
 
         The mean over the tokens plus the mean over the questions, count 1 (the paper's λ is 1 here).
@@ -148,10 +156,12 @@ class DoubleHeads(nn.Module):
         total, one = scores.new_zeros(()), scores.new_ones((), dtype=torch.int64)
         if "labels" in targets or "mc_labels" not in targets:
             labels = target(targets, "labels", words.shape[:3], words.shape[3])
-            tokens, judged = self.book.cross_entropy(words[..., :-1, :].flatten(0, 2), labels[..., 1:].flatten())
+            tokens, judged = (cross_entropy or self.book.cross_entropy)(
+                words[..., :-1, :].flatten(0, 2), labels[..., 1:].flatten()
+            )
             total = total + tokens / judged
         if "mc_labels" in targets:
             wanted = target(targets, "mc_labels", scores.shape[:1], scores.shape[1])
-            questions, count = self.book.cross_entropy(scores, wanted)
+            questions, count = (cross_entropy or self.book.cross_entropy)(scores, wanted)
             total = total + questions / count
         return total, one

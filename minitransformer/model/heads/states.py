@@ -1,6 +1,6 @@
 """What heads have in common: what they read, and the checks of what their losses are computed from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ IGNORED = -100  # the label of what is not judged
 
 Logits = dict[str, Tensor]
 SumAndCount = tuple[Tensor, Tensor]
+CrossEntropy = Callable[..., SumAndCount]  # in place of the book's own: with weights of classes, say
 
 
 class States(NamedTuple):

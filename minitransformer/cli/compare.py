@@ -1,0 +1,77 @@
+"""`minitransformer compare RUN_A RUN_B [--data FILE]`: two runs side by side, and whether one is better by luck."""
+
+import json as json_format
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from minitransformer.cli.finetune import named_columns
+
+if TYPE_CHECKING:
+    from minitransformer.finetune.many.compare import Comparison
+
+
+def command(
+    run_a: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    run_b: Annotated[Path, typer.Argument(help="The folder of another.")],
+    data: Annotated[
+        list[str] | None, typer.Option(help="Rows to judge both by; by default the dev rows, if both had the same.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(help="What columns are called in the file: text=review.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Compare two runs: recipes, scores, curves, and a paired bootstrap over the same rows."""
+    from minitransformer.finetune.many.compare import compare
+
+    rows = data[0] if data is not None and len(data) == 1 else data
+    found = compare(run_a, run_b, data=rows, columns=named_columns(columns))
+    if json:
+        typer.echo(json_format.dumps({**asdict(found), "verdict": found.verdict()}, default=str))
+    else:
+        typer.echo(as_text(found))
+
+
+def as_text(found: "Comparison") -> str:
+    """The comparison, to be read."""
+    lines = [f"A  {found.folders[0]}", f"B  {found.folders[1]}", "", f"{'what differs':<22}  {'A':<18}  B"]
+    lines += [f"{name:<22}  {shown(a):<18}  {shown(b)}" for name, (a, b) in found.differences.items()]
+    if not found.differences:
+        lines.append("(nothing)")
+    for part in sorted({*found.metrics[0], *found.metrics[1]}):
+        of_a, of_b = (scores.get(part, {}) for scores in found.metrics)
+        lines += ["", f"{f'{part} scores of the run':<22}  {'A':<18}  B"]
+        lines += [f"{name:<22}  {number(of_a.get(name)):<18}  {number(of_b.get(name))}" for name in {**of_a, **of_b}]
+    lines += ["", *curves(found)]
+    a, b = (scores.get(found.metric) for scores in found.scores)
+    lines += ["", f"{found.metric} on {found.judged_by}, {found.rows:,}: A {number(a)}, B {number(b)}", found.verdict()]
+    lines.append("This is the luck of the rows. Of the luck of the seed, finetune --seeds tells.")
+    return "\n".join(lines)
+
+
+def curves(found: "Comparison") -> list[str]:
+    """The loss of the steps, and the metric and the loss of the evaluations, as bars on one scale for both runs."""
+    from minitransformer.finetune.many.compare import sparkline
+
+    lines = []
+    for name in dict.fromkeys(["loss", "dev loss", f"dev {found.metric}"]):
+        both = found.curves.get(name, ([], []))
+        known = [x for values in both for x in values if math.isfinite(x)]
+        for letter, values in zip("AB", both, strict=True):
+            if known and values:
+                bars = sparkline(values, min(known), max(known))
+                lines.append(f"{name:<14}  {letter}  {bars}  first {number(values[0])}, last {number(values[-1])}")
+    return lines
+
+
+def shown(value: object) -> str:
+    """A value of a recipe."""
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:16]}…"
+
+
+def number(value: float | None) -> str:
+    """A score, or that there is none."""
+    return "-" if value is None else f"{value:.4g}"

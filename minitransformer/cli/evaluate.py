@@ -1,0 +1,75 @@
+"""`minitransformer evaluate FOLDER --data FILE`: scores, the confusion matrix, and the worst answers."""
+
+import json as json_format
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from minitransformer.cli.answers import as_text
+from minitransformer.cli.finetune import named_columns
+
+if TYPE_CHECKING:
+    from minitransformer.finetune.evaluate import Evaluation
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
+    data: Annotated[list[str], typer.Option(help="A file of rows with labels; twice for parallel text.")],
+    task: Annotated[str | None, typer.Option(help="By default that of the run, or of the model's head.")] = None,
+    columns: Annotated[str | None, typer.Option(help="What columns are called in the file: text=review.")] = None,
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst answers to show.")] = 10,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows computed together.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Judge a model by rows with labels."""
+    import minitransformer
+
+    found = minitransformer.evaluate(
+        name, data[0] if len(data) == 1 else data, task, columns=named_columns(columns), batch_size=batch_size
+    )
+    typer.echo(json_format.dumps(as_data(found, worst), ensure_ascii=False) if json else as_report(found, worst))
+
+
+def as_data(found: "Evaluation", worst: int) -> dict[str, Any]:
+    """The result as JSON has it."""
+    matrix = found.confusion()
+    return {
+        "rows": len(found.rows),
+        "metrics": found.metrics,
+        "confusion": None if matrix is None else {"labels": matrix[1], "counts": matrix[0]},
+        "worst": [{"where": row.where, "row": row, "answer": asdict(answer)} for row, answer in found.worst(worst)],
+    }
+
+
+def as_report(found: "Evaluation", worst: int) -> str:
+    """The result as text."""
+    width = max(map(len, found.metrics))
+    lines = [f"{len(found.rows):,} rows", *(f"{name:<{width}}  {value:.4f}" for name, value in found.metrics.items())]
+    matrix = found.confusion()
+    if matrix is not None:
+        lines += ["", "right (down) taken for (across)", *table(*matrix)]
+    answers = found.worst(worst)
+    if answers:
+        lines += ["", f"the worst {len(answers)}:"]
+        lines += [f"  {row.where}: {target(row)}{as_text(answer)}" for row, answer in answers]
+    return "\n".join(lines)
+
+
+def table(counts: list[list[int]], labels: tuple[str, ...]) -> list[str]:
+    """A confusion matrix as lines; of more than 20 labels, only the pairs that were most often confused."""
+    if len(labels) > 20:
+        pairs = [(counts[i][j], labels[i], labels[j]) for i in range(len(labels)) for j in range(len(labels)) if i != j]
+        return [f"  {count:5}  {right} taken for {found}" for count, right, found in sorted(pairs, reverse=True)[:20]]
+    short = [label[:12] for label in labels]
+    width = max(6, *map(len, short))
+    lines = [" " * (width + 2) + "  ".join(f"{label:>{width}}" for label in short)]
+    for label, row in zip(short, counts, strict=True):
+        lines.append(f"{label:<{width}}  " + "  ".join(f"{count:>{width}}" for count in row))
+    return lines
+
+
+def target(row: dict[str, Any]) -> str:
+    """What would have been right, where it is short."""
+    right = row.get("label", row.get("target", ""))
+    return f"{str(right)[:80]} | " if str(right) else ""

@@ -1,0 +1,101 @@
+"""`minitransformer search MODEL ROWS --space "epochs=2,3 train=all,head" --out FOLDER`: which recipe is best."""
+
+import json as json_format
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from minitransformer.cli.finetune import TASKS, named_columns, share_or_file
+from minitransformer.cli.recipe_options import with_recipe
+from minitransformer.finetune.many.space import PAPERS
+from minitransformer.finetune.recipe import Recipe
+
+if TYPE_CHECKING:
+    from minitransformer.finetune.loop import Event
+    from minitransformer.finetune.many.search import Search
+
+
+@with_recipe
+def command(
+    name: Annotated[str, typer.Argument(help='The model to start from: a hub id, a folder, or "package:NAME".')],
+    rows: Annotated[list[str], typer.Argument(help="Files of rows; two text files, line by line, for translate.")],
+    out: Annotated[Path, typer.Option(help="The folder for all trials, new or that of this search.")],
+    space: Annotated[
+        str, typer.Option(help='Values, "epochs=2,3 train=head,lora", or ranges, "learning_rate=1e-6..1e-4:log".')
+    ] = PAPERS,
+    sampler: Annotated[str, typer.Option(help="grid: all of the space; random; tpe: where it was good (optuna).")] = (
+        "grid"
+    ),
+    trials: Annotated[int | None, typer.Option(help="How many; by default all of a grid, else 20.")] = None,
+    task: Annotated[str, typer.Option(help=f"{TASKS}.")] = "classify",
+    dev: Annotated[str, typer.Option(help="Rows to choose the best by: a share, a number, or a file.")] = "0.1",
+    test: Annotated[str | None, typer.Option(help="Rows to judge the best by: likewise.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="What columns are called in the files: text=review,label=stars.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    *,
+    recipe: Recipe,
+) -> None:
+    """Search for the best recipe. Interrupted, the same command goes on; trials that are done are not repeated."""
+    from minitransformer.finetune.many.search import as_data, search
+
+    with bar_for_each_run() as watch:
+        found = search(
+            name,
+            task,
+            rows[0] if len(rows) == 1 else rows,
+            out=out,
+            space=space,
+            sampler=sampler,
+            trials=trials,
+            dev=share_or_file(dev),
+            test=None if test is None else share_or_file(test),
+            columns=named_columns(columns),
+            recipe=recipe,
+            watch=watch,
+        )
+    typer.echo(json_format.dumps(as_data(found), default=str) if json else as_table(found))
+
+
+@contextmanager
+def bar_for_each_run() -> "Iterator[Callable[[Event], None]]":
+    """Yields what several runs call with their events: each has a progress bar of its own, below its name."""
+    from minitransformer.cli.progress import progress_bar
+
+    with ExitStack() as stack:
+        current: list[Callable[[Event], None]] = []
+
+        def watch(event: "Event") -> None:
+            if event["event"] != "run":
+                current[-1](event)
+                return
+            stack.close()
+            values = "  ".join(f"{name} {value}" for name, value in event["values"].items())
+            typer.echo(f"{event['name']} ({event['number']} of {event['of']})  {values}", err=True)
+            current.append(stack.enter_context(progress_bar()))
+
+        yield watch
+
+
+def as_table(found: "Search") -> str:
+    """All trials, the best first, and what to do with it."""
+    names = list(found.trials[0].values)
+    table = [["trial", f"dev {found.metric}", *names]]
+    for trial in found.trials:
+        score = "no score" if trial.score is None else f"{trial.score:.4f}"
+        table.append([trial.folder.name, score, *(f"{trial.values[name]}" for name in names)])
+    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+    lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) for line in table]
+    lines += [f"{trial.folder.name}: {trial.error}" for trial in found.trials if trial.error]
+    if found.best is None:
+        return "\n".join([*lines, "no trial has a score; try lower learning rates"])
+    test = found.best.metrics.get("test")
+    if test is None:
+        lines.append("The best score of many flatters: judge it by rows of its own (--test, or evaluate).")
+    else:
+        lines.append("test rows, the best trial: " + ", ".join(f"{name} {value:.4g}" for name, value in test.items()))
+    return "\n".join([*lines, f"The best model is {found.best.folder}; all trials are in {found.folder}/search.json"])

@@ -1,0 +1,93 @@
+"""How good a model is on rows of a file: its scores, where it errs, and its worst answers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from minitransformer.errors import DataError
+from minitransformer.finetune.data import Source, rows_of
+from minitransformer.finetune.distributed import World
+from minitransformer.finetune.folder import DATA, data_of, recipe_of
+from minitransformer.finetune.job import judge
+from minitransformer.finetune.recipe import Recipe
+from minitransformer.finetune.start import make_task
+from minitransformer.loading import load
+from minitransformer.metrics import LOWER_IS_BETTER, confusion_matrix
+from minitransformer.pretrained import Pretrained
+from minitransformer.tasks import Prediction
+from minitransformer.tasks.task import Row, Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's answers to some rows, and how good they are."""
+
+    task: Task
+    rows: list[Row]
+    answers: list[Any]
+    metrics: dict[str, float]
+
+    def per_row(self) -> list[float]:
+        """The task's metric of each row alone; higher is better. Where one row has none, minus its mean error."""
+        return [self._of_row(answer, row) for answer, row in zip(self.answers, self.rows, strict=True)]
+
+    def worst(self, count: int) -> list[tuple[Row, Any]]:
+        """The rows with the lowest scores, and the answers; of those that are alike, the surest first."""
+        values, sure = self.per_row(), [getattr(answer, "score", 0.0) for answer in self.answers]
+        places = sorted(range(len(values)), key=lambda place: (values[place], -sure[place]))
+        best = max(values, default=0.0)
+        return [(self.rows[place], self.answers[place]) for place in places[:count] if values[place] < best]
+
+    def confusion(self) -> tuple[list[list[int]], tuple[str, ...]] | None:
+        """How often each label was taken for each other, and the labels; None where answers are no labels."""
+        return confusion_of(self.task, self.rows, self.answers)
+
+    def _of_row(self, answer: Any, row: Row) -> float:
+        found = self.task.score([answer], [row])
+        metric = self.task.metric if not math.isnan(found[self.task.metric]) else "mae"
+        value = found.get(metric, math.nan)
+        return -value if metric in LOWER_IS_BETTER else value
+
+
+def confusion_of(
+    task: Task, rows: Sequence[Row], answers: Sequence[Any]
+) -> tuple[list[list[int]], tuple[str, ...]] | None:
+    """See `Evaluation.confusion`."""
+    if not answers or not isinstance(answers[0], Prediction):
+        return None
+    labels = tuple(getattr(task, "labels", ()))
+    return confusion_matrix([a.label for a in answers], [row.name("label") for row in rows], labels), labels
+
+
+def evaluate(
+    name: str | PathLike[str] | Pretrained,
+    rows: Source,
+    task: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    batch_size: int | None = None,
+) -> Evaluation:
+    """Judge a model by rows that have labels. The folder of a run knows its task and what its columns are called.
+
+    `batch_size`: rows computed together; of a run, by default as many as in its recipe.
+    Raises a DataError for rows that cannot be used.
+    """
+    model = name if isinstance(name, Pretrained) else load(name)
+    recipe = Recipe()
+    if not isinstance(name, Pretrained) and (Path(name) / DATA).is_file():
+        data, recipe = data_of(Path(name)), recipe_of(Path(name))
+        task = task or data["task"]
+        columns = columns or (data.get("given") or {}).get("columns")
+    if batch_size is not None:
+        recipe = replace(recipe, batch_size=batch_size)
+    task = task or model.task_name
+    read_rows = rows_of(rows, task, columns)
+    if not read_rows:
+        raise DataError("rows: got none, expected at least one")
+    the_task = make_task(task, model, read_rows, recipe)
+    examples = the_task.encode(read_rows)
+    answers, metrics = judge(model, the_task, read_rows, examples, recipe, World())
+    return Evaluation(the_task, read_rows, answers, metrics)

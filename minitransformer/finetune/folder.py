@@ -1,0 +1,119 @@
+"""The folder of a run, and what is written there before and while it trains.
+
+recipe.json data.json environment.json    what the run is a function of, and where it was computed
+log.jsonl                                 one line for each step, evaluation and checkpoint
+checkpoints/                              see checkpoints.py
+model.safetensors config.json ...         at the end: the model, as transformers reads it
+metrics.json README.md *.svg              at the end: how good it is
+"""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minitransformer.errors import DataError, MiniTransformerError, NotFoundError, StorageError
+from minitransformer.finetune.distributed import world
+from minitransformer.finetune.recipe import Recipe, from_json
+from minitransformer.storage import atomic_folder, read_json
+from minitransformer.storage.files import write_json
+
+RECIPE, DATA, ENVIRONMENT, LOG, METRICS = "recipe.json", "data.json", "environment.json", "log.jsonl", "metrics.json"
+CHECKPOINTS = "checkpoints"
+
+
+def refuse_full_folder(out: Path) -> None:
+    """Raise before the work rather than after it: the folder must be new or empty, and in a place to write to."""
+    if (out / RECIPE).is_file():
+        raise MiniTransformerError(f"{out}: it holds a run already; go on with it (resume), or give a new folder")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise MiniTransformerError(f"{out}: it exists and is not empty; give a new folder")
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise StorageError(f"{out}: {there} is no folder that can be written to; give another place")
+
+
+def begin(out: Path, recipe: Recipe, data: Mapping[str, Any]) -> None:
+    """Make the folder with what the run is a function of: all of it appears, or nothing."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be made: {error.strerror}; give another place") from error
+    with atomic_folder(out) as staging:
+        write_json(asdict(recipe), staging / RECIPE)
+        write_json(data, staging / DATA)
+        write_json(environment(), staging / ENVIRONMENT)
+
+
+def check_same(out: Path, recipe: Recipe, data: Mapping[str, Any]) -> None:
+    """Raise a DataError unless the folder holds a run of this recipe over these data."""
+    before = asdict(recipe_of(out))
+    changed = [
+        f"{name} was {before[name]!r}, is {value!r}" for name, value in asdict(recipe).items() if before[name] != value
+    ]
+    if changed:
+        raise DataError(f"{out}: it holds a run of another recipe: {'; '.join(changed)}. Give a new folder")
+    then = data_of(out)
+    for name in ("name", "task", "sha256"):
+        if then.get(name) != data[name]:
+            raise DataError(
+                f"{out}: it holds a run over other data: {name} was {then.get(name)!r}, is {data[name]!r}. "
+                f"Give a new folder"
+            )
+
+
+def recipe_of(out: Path) -> Recipe:
+    """The recipe of a run."""
+    if not (out / RECIPE).is_file():
+        raise NotFoundError(f"{out}: no {RECIPE} there; expected the folder of a run")
+    return from_json(read_json(out / RECIPE))
+
+
+def data_of(out: Path) -> dict[str, Any]:
+    """The model, the task and the data of a run."""
+    return read_json(out / DATA)
+
+
+@contextmanager
+def log_file(out: Path, step: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A function that adds an event to log.jsonl; what it had of later steps than `step` is removed."""
+    path = out / LOG
+    if not world().first:
+        yield lambda event: None
+        return
+    kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
+    path.write_text("".join(kept), encoding="utf-8")
+    with path.open("a", encoding="utf-8", buffering=1) as file:
+        yield lambda event: print(json.dumps(event), file=file)
+
+
+def history(out: Path) -> list[dict[str, Any]]:
+    """The events of a run's log."""
+    return [json.loads(line) for line in _lines(out / LOG)]
+
+
+def _lines(path: Path) -> list[str]:
+    """The whole lines of the log; a kill may have cut the last one short."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
+
+
+def environment() -> dict[str, Any]:
+    """Where a run is computed: the same run elsewhere may differ in the last bits."""
+    return {
+        "minitransformer": version("minitransformer"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "processes": world().size,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }

@@ -1,0 +1,1 @@
+"""More than one run: several seeds, a search, a test of learning rates, the comparison of two."""

@@ -1,0 +1,96 @@
+"""Which columns each task takes from a file, and what they are called there."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from minitransformer.errors import DataError
+from minitransformer.storage.files import listed, quote
+from minitransformer.tasks import Row
+
+
+@dataclass(frozen=True)
+class TaskColumns:
+    """The columns of a task: what the model reads, what it is to learn, and what may be there besides."""
+
+    inputs: tuple[str, ...]
+    targets: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
+
+
+COLUMNS = {
+    "classify": TaskColumns(("text",), ("label",), ("pair",)),
+    "regress": TaskColumns(("text",), ("label",), ("pair",)),
+    "multilabel": TaskColumns(("text",), ("labels",), ("pair",)),
+    "tag": TaskColumns(("words",), ("tags",)),
+    "relation": TaskColumns(("text",), ("label",)),
+    "span": TaskColumns(("question", "context"), ("answers",), ("id",)),
+    "choice": TaskColumns(("prompt", "choices"), ("label",)),
+    "lm": TaskColumns(("text",)),
+    "mlm": TaskColumns(("text",)),
+    "translate": TaskColumns(("source",), ("target",)),
+    "summarize": TaskColumns(("source",), ("target",)),
+    "dialogue": TaskColumns(("messages",)),
+    "image": TaskColumns(("path",), ("label",)),
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of a file: for which task, which columns, and what they are called in the file."""
+
+    task: str
+    names: Mapping[str, str]  # our name of a column -> the file's
+    needed: tuple[str, ...]  # ours; the others are taken where the file has them
+    given: Mapping[str, str]  # those of `names` that the user gave
+    targets: bool  # whether what is to be learned must be there
+
+    def row(self, record: Mapping[str, Any], where: str) -> Row:
+        """The wanted columns of a record, under our names."""
+        row = Row(where=where)
+        for ours, name in self.names.items():
+            if name in record and (ours in self.needed or record[name] is not None):
+                row[ours] = record[name]
+            elif ours in self.needed:
+                raise DataError(f"{where}: {self._missing(ours, record)}")
+        return row
+
+    def among(self, there: Sequence[str]) -> list[str]:
+        """The columns to read of those that are there; where a needed one is missing all, for the message about it."""
+        if all(self.names[ours] in there for ours in self.needed):
+            return [name for name in there if name in self.names.values()]
+        return list(there)
+
+    def _missing(self, ours: str, record: Iterable[str]) -> str:
+        name, there = self.names[ours], [str(column) for column in record]
+        guess = did_you_mean(name, there)
+        way_out = (
+            f"say which it is with columns={{{ours!r}: '...'}}, on the command line --columns {ours}=...; "
+            f"in a csv or tsv without names, its number from 1"
+        )
+        return f"no column {quote(name)} among {listed(there)}{guess}; {way_out}"
+
+
+def wanted_columns(task: str, columns: Mapping[str, str], *, targets: bool) -> Wanted:
+    """What to take from a file for `task`; `columns` says what some of our columns are called there."""
+    if task not in COLUMNS:
+        raise DataError(f"task: got {task!r}, expected one of {', '.join(COLUMNS)}{did_you_mean(task, COLUMNS)}")
+    of_task = COLUMNS[task]
+    columns = {ours: str(name) for ours, name in columns.items()}  # a number, too
+    ours = (*of_task.inputs, *of_task.targets, *of_task.more)
+    for name in columns:
+        if name not in ours:
+            raise DataError(
+                f"columns: got {name!r}, expected one of {', '.join(ours)} for the task {task}"
+                f"{did_you_mean(name, ours)}; give our name first, the file's second: {{{ours[0]!r}: 'review'}}"
+            )
+    needed = of_task.inputs + (of_task.targets if targets else ())
+    needed += tuple(name for name in of_task.more if name in columns)  # what is asked for by name must be there
+    return Wanted(task, {name: columns.get(name, name) for name in ours}, needed, columns, targets)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'label'?`, or nothing where no known name is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

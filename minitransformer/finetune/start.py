@@ -1,0 +1,123 @@
+"""What a run begins with: the model with the head that its task needs, what of it trains, and the task itself."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minitransformer.errors import ConfigError, DataError
+from minitransformer.finetune.randomness import seeded
+from minitransformer.finetune.recipe import Recipe
+from minitransformer.finetune.what_trains import prepare
+from minitransformer.loading import load, read_raw_config
+from minitransformer.pretrained import Pretrained
+from minitransformer.storage import resolve
+from minitransformer.storage.files import open_regular
+from minitransformer.tasks import TASKS
+from minitransformer.tasks.labels import label_names
+from minitransformer.tasks.task import Criterion, Row, Task
+
+MOST_OF_A_TEMPLATE = 1 << 20  # bytes
+CLASSED = ("classify", "relation", "tag", "image")  # tasks whose classes can have weights
+
+
+def start(name: str, task: str, labelled: Sequence[Row], recipe: Recipe) -> tuple[Pretrained, Recipe]:
+    """The model, with new weights where the recipe wants them, drawn from its seed; and the recipe, complete.
+
+    `labelled`: rows that say which labels there are.
+    """
+    kind = TASKS[task]
+    labels: Any = kind.labels_of(labelled) or getattr(kind, "outputs", None)
+    with seeded(recipe.seed):
+        fields = {**getattr(kind, "config", {})}
+        model = load(
+            name, head=kind.head, labels=labels, new_head=needs_new_head(name, kind.head, labels), config=fields
+        )
+        added = getattr(kind, "added_tokens", ())
+        if added and recipe.train == "adapter":
+            raise ConfigError(f"train: got 'adapter', but {task} adds tokens, which an adapter does not hold; try lora")
+        if added:
+            model.add_tokens(added)
+        if recipe.chat_template is not None:
+            recipe = replace(recipe, chat_template=template(recipe.chat_template))
+            model.tokenizer.chat_template = recipe.chat_template  # it is saved with the model
+        if recipe.prefix:
+            model.raw_config["prefix"] = recipe.prefix  # so that whoever loads the model puts it there, too
+        if recipe.learning_rate is None:
+            recipe = replace(recipe, learning_rate=usual_rate(model, recipe.train))
+        prepare(model.transformer, recipe)
+    return model, recipe
+
+
+def needs_new_head(name: str, head: str, labels: Sequence[str] | int | None) -> bool:
+    """Whether the checkpoint's head, if it has one, is for other labels than these."""
+    if labels is None:
+        return False
+    known = label_names(read_raw_config(resolve(name)))
+    return len(known) != labels if isinstance(labels, int) else known != tuple(labels)
+
+
+def template(given: str) -> str:
+    """A chat template, or what is in the file of that name."""
+    if "{" in given:
+        return given
+    with open_regular(Path(given)) as file:
+        return file.read(MOST_OF_A_TEMPLATE).decode("utf-8")
+
+
+def usual_rate(model: Pretrained, train: str) -> float:
+    """The learning rate that is usual for what trains: much more where it is little."""
+    if train == "lora":
+        return 2e-4
+    if train in ("head", "bias", "adapter"):
+        return 1e-3
+    return model.family.learning_rate
+
+
+def make_task(name: str, model: Pretrained, training: Sequence[Row], recipe: Recipe) -> Task:
+    """The task, as this model and this recipe want it."""
+    return model.task(
+        name,
+        max_length=min((n for n in (recipe.max_length, model.max_length) if n is not None), default=None),
+        criterion=Criterion(class_weights(name, model, training, recipe), recipe.label_smoothing),
+        stride=recipe.stride,
+        prefix=recipe.prefix,
+        max_target_length=recipe.max_target_length,
+        flip=recipe.flip,
+        may_be_empty=any(row.get("answers") == [] for row in training),
+    )
+
+
+def class_weights(name: str, model: Pretrained, training: Sequence[Row], recipe: Recipe) -> torch.Tensor | None:
+    """How much each class counts in the loss: float [labels], or None where all count 1.
+
+    "auto": rows / (classes · rows of the class), so that rare classes count as much as frequent ones.
+    """
+    if recipe.class_weights is None:
+        return None
+    if name not in CLASSED:
+        raise DataError(f"class_weights: got {recipe.class_weights!r}, but {name} has no classes")
+    if recipe.class_weights == "auto":
+        column = "tags" if name == "tag" else "label"
+        counts = Counter(str(tag) for row in training for tag in (row[column] if name == "tag" else [row[column]]))
+        total = sum(counts.values())
+        return torch.tensor([total / (len(model.labels) * max(1, counts[label])) for label in model.labels])
+    weights = dict.fromkeys(model.labels, 1.0)
+    for part in recipe.class_weights.split(","):
+        label, _, number = part.rpartition("=")
+        try:
+            weights[label.strip()] = float(number)
+        except ValueError:
+            raise DataError(f"class_weights: got {part!r}, expected label=number, or 'auto'") from None
+    if len(weights) != len(model.labels) or not all(0 < weight < float("inf") for weight in weights.values()):
+        raise DataError(f"class_weights: expected a number above 0 for some of {', '.join(model.labels)}")
+    return torch.tensor([weights[label] for label in model.labels])
+
+
+def check_task(task: str) -> None:
+    """Raise a ConfigError for a task that there is not."""
+    if task not in TASKS:
+        raise ConfigError(f"task: got {task!r}, expected one of {', '.join(TASKS)}")

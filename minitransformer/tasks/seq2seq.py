@@ -1,0 +1,159 @@
+"""A text for a text: translations and summaries. Sutskever et al. 2014; Vaswani et al. 2017."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from minitransformer.config import TokenEmbeddingConfig
+from minitransformer.errors import DataError, InputError, TokenizerError
+from minitransformer.generation import GenerationConfig, generate
+from minitransformer.metrics import bleu, chrf, rouge
+from minitransformer.model import Transformer
+from minitransformer.model.heads import SumAndCount
+from minitransformer.tasks.task import Criterion, Example, Row, pad, token_labels
+from minitransformer.text import Batch, Tokenizer, with_text
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text, and what a model writes for it."""
+
+    source: str
+    text: str
+
+
+@dataclass(frozen=True)
+class SourceAndTarget(Example):
+    """What the encoder reads, and as target the token ids that the decoder is to write."""
+
+    def __len__(self) -> int:
+        """How many tokens both have: a batch is padded in both."""
+        return len(self.inputs["input_ids"]) + len(self.target or ())
+
+
+class Seq2Seq:
+    """Rows: source and target, a text and what is to be written for it. `Translate` and `Summarize` say how to score.
+
+    prefix: put before each source; a T5 is told so what to do: "translate English to German: ". A source is cut to
+    `max_length` tokens, a target to `max_target_length`; num_beams: see `GenerationConfig`.
+    """
+
+    head: ClassVar = "seq2seq-lm"
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        labels: Sequence[str],
+        max_length: int | None,
+        criterion: Criterion = Criterion(),  # noqa: B008, it is frozen
+        *,
+        prefix: str = "",
+        max_target_length: int = 128,
+        num_beams: int = 1,
+    ) -> None:
+        if tokenizer.target.eos_token_id is None:
+            raise TokenizerError("this tokenizer has no end token, and a model could not learn where to stop; add one")
+        if max_target_length < 2:
+            raise InputError(f"max_target_length: got {max_target_length}, expected 2 or more: a token, and the end")
+        self.tokenizer, self.max_length, self.criterion = tokenizer, max_length, criterion
+        self.prefix, self.max_target_length, self.num_beams = prefix, max_target_length, num_beams
+        self.end = tokenizer.target.eos_token_id
+
+    @staticmethod
+    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
+        """None: the vocabulary is what is to be told apart."""
+        return ()
+
+    def row(self, given: Any) -> Row:
+        """A row of a source, or of columns."""
+        if isinstance(given, str):
+            return Row(source=given, where="a text")
+        if isinstance(given, dict):
+            return given if isinstance(given, Row) else Row(given)
+        raise InputError(f"got {given!r:.60}, expected a text, or a dict of columns")
+
+    def encode(self, rows: Sequence[Row], *, targets: bool = True) -> list[Example]:
+        """An example for each row; its target is the token ids of what is to be written, the end token included."""
+        if not rows:
+            return []
+        sources = self.tokenizer.encodings([self.prefix + row.text("source") for row in rows])
+        wanted = [self.written(row) if targets else None for row in rows]
+        examples: list[Example] = []
+        for place, (source, target) in enumerate(zip(sources, wanted, strict=True)):
+            if not source.ids:
+                raise DataError(f"{rows[place].where}: the tokenizer finds no token in {rows[place]['source']!r:.60}")
+            inputs = self.tokenizer.cut(source, self.max_length)
+            lost = len(source.ids) - len(inputs["input_ids"])
+            if target is not None and len(target) > self.max_target_length:
+                lost += len(target) - self.max_target_length
+                target = [*target[: self.max_target_length - 1], self.end]
+            examples.append(SourceAndTarget(place, inputs, target, lost))
+        return examples
+
+    def written(self, row: Row) -> list[int]:
+        """The token ids of a row's target in full, with an end token."""
+        ids = self.tokenizer.target.encode(row.text("target"))
+        return ids if ids[-1:] == [self.end] else [*ids, self.end]
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """input_ids and so on int [B S]; labels int [B T], from which the model makes what its decoder reads."""
+        batch = pad(self.tokenizer, examples)
+        if examples[0].target is not None:
+            batch["labels"] = token_labels(examples, max(len(example.target) for example in examples))
+        return batch
+
+    def count(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The number of target tokens."""
+        return self.criterion.count(batch["labels"])
+
+    def loss(self, model: Transformer, batch: Mapping[str, Tensor]) -> SumAndCount:
+        """Cross-entropy of the target's tokens, each given those before it."""
+        return model.loss(batch, self.criterion)
+
+    def decode(self, model: Transformer, batch: Mapping[str, Tensor]) -> list[str]:
+        """The text that the model writes for each source."""
+        config = self.generation(model)
+        ids = generate(model, batch["input_ids"], batch.get("attention_mask"), config=config).tolist()
+        target = self.tokenizer.target
+        return [target.decode(with_text(target, row), skip_special_tokens=True) for row in ids]
+
+    def generation(self, model: Transformer) -> GenerationConfig:
+        """How to write. Padding is never written: Marian's has the logit 0, which is more than most others have."""
+        embed = (model.target_embed or model.embed).config
+        positions = embed.max_length if isinstance(embed, TokenEmbeddingConfig) else None
+        room = self.max_target_length if positions is None else positions - 1  # the first is the start token's
+        padding = self.tokenizer.target.pad_token_id
+        return GenerationConfig(
+            max_new_tokens=min(room, self.max_target_length),
+            num_beams=self.num_beams,
+            eos_token_id=(self.end,),
+            pad_token_id=padding,
+            suppress_tokens=None if padding is None or padding == self.end else (padding,),
+        )
+
+    def answers(self, rows: Sequence[Row], examples: Sequence[Example], decoded: Sequence[str]) -> list[Written]:
+        """What the model writes for each row."""
+        return [Written(row["source"], text) for row, text in zip(rows, decoded, strict=True)]
+
+
+class Translate(Seq2Seq):
+    """Rows: source, and target, the same in another language."""
+
+    metric: ClassVar = "bleu"
+
+    def score(self, answers: Sequence[Written], rows: Sequence[Row]) -> dict[str, float]:
+        """BLEU and chrF."""
+        found, right = [answer.text for answer in answers], [row.text("target") for row in rows]
+        return {**bleu(found, right), **chrf(found, right)}
+
+
+class Summarize(Seq2Seq):
+    """Rows: source, and target, the same in fewer words."""
+
+    metric: ClassVar = "rougeL"
+
+    def score(self, answers: Sequence[Written], rows: Sequence[Row]) -> dict[str, float]:
+        """ROUGE."""
+        return rouge([answer.text for answer in answers], [row.text("target") for row in rows])

@@ -1,0 +1,40 @@
+"""Rows of text, or of two texts, as examples: what the tasks that read whole texts have in common."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from minitransformer.errors import DataError, InputError
+from minitransformer.tasks.task import Example, Row
+from minitransformer.text import Tokenizer
+
+
+def text_row(given: Any) -> Row:
+    """A row of a text, of a pair of texts (a tuple), or of columns."""
+    if isinstance(given, str):
+        return Row(text=given, where="a text")
+    if isinstance(given, tuple) and len(given) == 2:
+        return Row(text=given[0], pair=given[1], where="a pair of texts")
+    if isinstance(given, dict):
+        return given if isinstance(given, Row) else Row(given)
+    raise InputError(f"got {given!r:.60}, expected a text, a tuple of two texts, or a dict of columns")
+
+
+def text_examples(
+    tokenizer: Tokenizer, rows: Sequence[Row], targets: Sequence[Any], max_length: int | None
+) -> list[Example]:
+    """Each row's text, and its `pair` where the rows have one, cut to `max_length` tokens."""
+    if not rows:
+        return []
+    texts = [row.text("text") for row in rows]
+    paired = ["pair" in row for row in rows]
+    if any(paired) and not all(paired):
+        raise DataError(f"{rows[paired.index(False)].where}: no 'pair', which other rows have")
+    pairs = [row.text("pair") for row in rows] if all(paired) else None
+    examples = []
+    for place, encoding in enumerate(tokenizer.encodings(texts, pairs)):
+        if not encoding.ids:
+            raise DataError(f"{rows[place].where}: the tokenizer finds no token in {texts[place]!r:.60}")
+        inputs = tokenizer.cut(encoding, max_length)
+        lost = len(encoding.ids) - len(inputs["input_ids"])
+        examples.append(Example(place, inputs, targets[place], lost))
+    return examples
