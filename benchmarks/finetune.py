@@ -92,7 +92,7 @@ def ours(options: argparse.Namespace) -> dict[str, float]:
     rows = [Row(text=text, label=str(label)) for text, label in zip(texts, labels, strict=True)]
     recipe = Recipe(epochs=options.epochs, learning_rate=RATE, max_length=LENGTH, seed=options.seed, batch_size=BATCH)
     model, recipe = start(MODEL, "classify", rows, recipe)
-    task = make_task("classify", model, rows, recipe)
+    task = make_task("classify", model, recipe, rows)
     began = time.perf_counter()
     for _ in train(model.transformer, task, task.encode(rows), recipe):
         pass

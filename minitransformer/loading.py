@@ -51,6 +51,8 @@ def load(
     _check_device(device)
     folder = resolve(name, revision=revision, allow_pickle=allow_pickle)
     if is_adapter(folder):
+        if new_head:
+            raise ConfigError(f"{name}: an adapter's head was trained with it; for a new one, merge the adapter first")
         rest = {"dtype": dtype, "device": device, "strict": strict, "check_finite": check_finite}
         return _with_adapter(folder, head, {**(config or {}), **({} if labels is None else label_fields(labels))}, rest)
     raw = read_raw_config(folder, config)

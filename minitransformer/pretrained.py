@@ -51,10 +51,10 @@ class Pretrained:
         preprocessor: Mapping[str, Any] | None = None,
         sentences: SentenceFolder | ConfigError | None = None,
         generation_config: Mapping[str, Any] | None = None,
-        base: str,
+        base: str | None = None,
     ) -> None:
         self.transformer = transformer
-        self.base = base  # the name that it was loaded by, which an adapter's files keep
+        self.base = base or report.source  # the name that it was loaded by, which an adapter's files keep
         self.family = family
         self.raw_config = dict(raw_config)  # config.json as it was read
         self.report = report
@@ -146,6 +146,7 @@ class Pretrained:
             return make_task(name or self.task_name, self.image_processor, self.labels, **options)
         prefix = self.raw_config.get("prefix")
         usual = {"max_length": self.max_length, "prefix": prefix if isinstance(prefix, str) else ""}
+        usual["may_be_empty"] = self.raw_config.get("answers_may_be_empty") is not False
         return make_task(name or self.task_name, self.tokenizer, self.labels, **{**usual, **options})
 
     @property

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minitransformer.cli.answers import as_text
 from minitransformer.cli.finetune import named_columns
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def as_report(found: "Evaluation", worst: int) -> str:
     answers = found.worst(worst)
     if answers:
         lines += ["", f"the worst {len(answers)}:"]
-        lines += [f"  {row.where}: {target(row)}{as_text(answer)}" for row, answer in answers]
+        lines += [f"  {row.where}: {target(row)}{answer}" for row, answer in answers]
     return "\n".join(lines)
 
 

@@ -2,13 +2,14 @@
 
 import json as json_format
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from minitransformer.cli.answers import as_json, as_text
 from minitransformer.cli.finetune import named_columns
+from minitransformer.errors import DataError, StorageError
 
 
 def command(
@@ -38,13 +39,33 @@ def command(
     if data is not None:
         given = list(rows_of(data, model.task_name, named_columns(columns), targets=False))
     else:
-        given = [from_line(text) for text in inputs or [line.rstrip("\n") for line in sys.stdin]]
+        given = [from_line(text) for text in inputs or lines_of_input()]
     answers = model.predict(given, batch_size=batch_size)
     if out is not None:
-        out.write_text("".join(as_json(answer) + "\n" for answer in answers), encoding="utf-8")
+        try:
+            out.write_text("".join(as_json(answer) + "\n" for answer in answers), encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"{out}: cannot be written: {error.strerror}; give another place") from error
         return
     for answer in answers:
-        typer.echo(as_json(answer) if json else as_text(answer))
+        typer.echo(as_json(answer) if json else str(answer))
+
+
+def lines_of_input() -> list[str]:
+    """The lines of standard input that are not blank."""
+    lines = []
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            text = line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise DataError(f"standard input, line {number}: not UTF-8 at byte {error.start}") from None
+        lines += [text] if text.strip() else []
+    return lines
+
+
+def as_json(answer: Any) -> str:
+    """An answer as a JSON object on one line."""
+    return json_format.dumps(asdict(answer), ensure_ascii=False)
 
 
 def from_line(text: str) -> Any:

@@ -75,7 +75,7 @@ def write_tensors(staging: Path, model: nn.Module, optimizer: torch.optim.Optimi
     """Write the weights that train and what the optimizer remembers of them, or this process's share; the digests."""
     share = f"-{world().rank:05d}" if is_sharded(model) else ""
     names = [f"{WEIGHTS}{share}.safetensors", f"{MOMENTS}{share}.safetensors"]
-    for name, tensors in zip(names, (training_weights(model), moments(model, optimizer)), strict=True):
+    for name, tensors in zip(names, (training_weights(model, optimizer), moments(model, optimizer)), strict=True):
         save_tensors({key: own_share(x) for key, x in tensors.items()}, staging / name)
     return _digests(staging, *names)
 
@@ -90,9 +90,32 @@ def newest(folder: Path) -> Path | None:
             verify(checkpoint)
         except MiniTransformerError as error:
             warnings.warn(f"{checkpoint}: skipped: {error}", stacklevel=2)
+            put_aside(checkpoint)  # else it would stand in the way of the next checkpoint of this step
         else:
             return checkpoint
     return None
+
+
+def put_aside(checkpoint: Path) -> None:
+    """Give a damaged checkpoint a name that is none of a checkpoint."""
+    damaged = checkpoint.with_name(f"damaged-{checkpoint.name}")
+    shutil.rmtree(damaged, ignore_errors=True)
+    checkpoint.rename(damaged)
+
+
+def best(folder: Path) -> Path | None:
+    """The checkpoint with the best score so far; None where none was judged, and with a warning where it is damaged."""
+    last = newest(folder)
+    step = None if last is None else state_of(last).best_step
+    if step is None:
+        return None
+    found = folder / f"step-{step:06d}"
+    try:
+        verify(found)
+    except MiniTransformerError as error:
+        warnings.warn(f"{found}: it has the best weights and cannot be used: {error}", stacklevel=2)
+        return None
+    return found
 
 
 def verify(checkpoint: Path) -> None:
@@ -117,6 +140,11 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
         # The number of a step is on the CPU, but for an optimizer that computes it with the weights.
         on_cpu = kind == "step" and not fused
         optimizer.state[parameters[name]][kind] = x if on_cpu else spread_as(x, parameters[name])
+    return state_of(checkpoint)
+
+
+def state_of(checkpoint: Path) -> State:
+    """Where a run was when the checkpoint was written."""
     state = read_json(checkpoint / STATE)
     try:
         return State(**state)
@@ -146,9 +174,10 @@ def tensors_of(checkpoint: Path, kind: str) -> Iterator[tuple[str, Tensor]]:
             yield name, torch.cat(shares) if shares[0].ndim else shares[0]
 
 
-def training_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The weights that train, by name."""
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+def training_weights(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The weights that train, by name: all that the optimizer holds, those that wait for their turn among them."""
+    held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    return {name: p.detach() for name, p in model.named_parameters() if p in held}
 
 
 def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

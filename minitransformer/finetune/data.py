@@ -1,7 +1,9 @@
 """The rows of a run, in their three parts."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -67,18 +69,40 @@ def rows_of(source: Any, task: str, columns: Mapping[str, str] | None, *, target
     """The rows of files, or rows as they are given: dicts of columns."""
     if isinstance(source, str | PathLike):
         return read_rows(fspath(source), task, columns=columns, targets=targets)
+    if not isinstance(source, Iterable) or isinstance(source, Mapping):
+        raise DataError(f"rows: got {source!r:.60}, expected the name of a file, or a list of dicts")
     given = list(source)
     if given and all(isinstance(each, str | PathLike) for each in given):
         return read_rows([fspath(each) for each in given], task, columns=columns, targets=targets)
     if not given or not all(isinstance(each, Mapping) for each in given):
         raise DataError(f"rows: got {given!r:.60}, expected the name of a file, or a list of dicts")
-    return [each if isinstance(each, Row) else Row(each, where=f"row {i}") for i, each in enumerate(given)]
+    rows = [each if isinstance(each, Row) else Row(each, where=f"row {i}") for i, each in enumerate(given)]
+    return [renamed(row, columns) for row in rows] if columns else rows
+
+
+def renamed(row: Row, columns: Mapping[str, str]) -> Row:
+    """A row under our columns' names."""
+    missing = [theirs for theirs in columns.values() if theirs not in row]
+    if missing:
+        raise DataError(f"{row.where}: no column {missing[0]!r} among {', '.join(map(str, row))}")
+    return Row({**row, **{ours: row[theirs] for ours, theirs in columns.items()}}, where=row.where)
+
+
+def place_of(name: str | PathLike[str]) -> str:
+    """A model's name, in full where it is a folder: the run may go on elsewhere."""
+    return str(Path(name).absolute()) if Path(name).is_dir() else str(name)
 
 
 def on_disk(**given: Any) -> dict[str, Any] | None:
     """What was given, with full paths, to read the rows again; None where some of them were no files."""
     found = {name: _full(part) for name, part in given.items()}
-    return None if any(isinstance(part, list) and _rows_in(part) for part in found.values()) else found
+    if any(isinstance(part, list) and _rows_in(part) for part in found.values()):
+        return None
+    try:
+        json.dumps(found)
+    except TypeError:
+        return None
+    return found
 
 
 def _full(part: Any) -> Any:
@@ -94,7 +118,7 @@ def _rows_in(part: list[Any]) -> bool:
 
 
 def _is_source(part: object) -> bool:
-    return part is not None and not isinstance(part, int | float)
+    return part is not None and not isinstance(part, Real)
 
 
 def _share(name: str, part: Any) -> float | int:

@@ -1,6 +1,5 @@
 """How good a model is on rows of a file: its scores, where it errs, and its worst answers."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -11,6 +10,7 @@ from minitransformer.errors import DataError
 from minitransformer.finetune.data import Source, rows_of
 from minitransformer.finetune.distributed import World
 from minitransformer.finetune.folder import DATA, data_of, recipe_of
+from minitransformer.finetune.forward import place
 from minitransformer.finetune.job import judge
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.start import make_task
@@ -19,6 +19,8 @@ from minitransformer.metrics import LOWER_IS_BETTER, confusion_matrix
 from minitransformer.pretrained import Pretrained
 from minitransformer.tasks import Prediction
 from minitransformer.tasks.task import Row, Task
+
+PERFECT = {"chrf": 100.0}  # the best value of a metric, where that is not 1
 
 
 @dataclass(frozen=True)
@@ -31,25 +33,21 @@ class Evaluation:
     metrics: dict[str, float]
 
     def per_row(self) -> list[float]:
-        """The task's metric of each row alone; higher is better. Where one row has none, minus its mean error."""
-        return [self._of_row(answer, row) for answer, row in zip(self.answers, self.rows, strict=True)]
+        """How good each answer is, by the score that the task has for a single row; higher is better."""
+        sign = -1 if self.task.row_metric in LOWER_IS_BETTER else 1
+        pairs = zip(self.answers, self.rows, strict=True)
+        return [sign * self.task.score([answer], [row])[self.task.row_metric] for answer, row in pairs]
 
     def worst(self, count: int) -> list[tuple[Row, Any]]:
         """The rows with the lowest scores, and the answers; of those that are alike, the surest first."""
         values, sure = self.per_row(), [getattr(answer, "score", 0.0) for answer in self.answers]
         places = sorted(range(len(values)), key=lambda place: (values[place], -sure[place]))
-        best = max(values, default=0.0)
-        return [(self.rows[place], self.answers[place]) for place in places[:count] if values[place] < best]
+        perfect = 0.0 if self.task.row_metric in LOWER_IS_BETTER else PERFECT.get(self.task.row_metric, 1.0)
+        return [(self.rows[place], self.answers[place]) for place in places[:count] if values[place] < perfect]
 
     def confusion(self) -> tuple[list[list[int]], tuple[str, ...]] | None:
         """How often each label was taken for each other, and the labels; None where answers are no labels."""
         return confusion_of(self.task, self.rows, self.answers)
-
-    def _of_row(self, answer: Any, row: Row) -> float:
-        found = self.task.score([answer], [row])
-        metric = self.task.metric if not math.isnan(found[self.task.metric]) else "mae"
-        value = found.get(metric, math.nan)
-        return -value if metric in LOWER_IS_BETTER else value
 
 
 def confusion_of(
@@ -58,7 +56,7 @@ def confusion_of(
     """See `Evaluation.confusion`."""
     if not answers or not isinstance(answers[0], Prediction):
         return None
-    labels = tuple(getattr(task, "labels", ()))
+    labels: tuple[str, ...] = task.labels  # type: ignore[attr-defined]
     return confusion_matrix([a.label for a in answers], [row.name("label") for row in rows], labels), labels
 
 
@@ -87,7 +85,8 @@ def evaluate(
     read_rows = rows_of(rows, task, columns)
     if not read_rows:
         raise DataError("rows: got none, expected at least one")
-    the_task = make_task(task, model, read_rows, recipe)
+    place(model.transformer, recipe)
+    the_task = make_task(task, model, recipe)
     examples = the_task.encode(read_rows)
     answers, metrics = judge(model, the_task, read_rows, examples, recipe, World())
     return Evaluation(the_task, read_rows, answers, metrics)

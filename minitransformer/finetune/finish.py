@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from minitransformer.errors import CorruptFileError
 from minitransformer.finetune import folder
-from minitransformer.finetune.checkpoints import restore_weights
-from minitransformer.finetune.distributed import World, wait, world
+from minitransformer.finetune.checkpoints import best, newest, restore_weights
+from minitransformer.finetune.distributed import World, of_first, wait, world
 from minitransformer.finetune.job import Job, Run, judge, judged
 from minitransformer.finetune.report import write_report
 from minitransformer.finetune.sharded import is_sharded
@@ -19,55 +20,56 @@ from minitransformer.storage import atomic_folder
 from minitransformer.storage.files import write_json
 
 REREAD = 64  # rows whose answers the saved folder must give again
+ALIKE = 0.95  # of them, so many: where two answers are as good, rounding decides
 
 
 def finish(job: Job, facts: Mapping[str, Any]) -> Run:
     """Take the best weights, judge them, write the folder, read it back, and only then say that it is done."""
-    history, out = folder.history(job.out), job.out
-    best = [event["step"] for event in history if event["event"] == "evaluation" and event["best"]]
-    if best:
-        restore_weights(out / folder.CHECKPOINTS / f"step-{best[-1]:06d}", job.model.transformer)
+    checkpoints = job.out / folder.CHECKPOINTS
+    kept = of_first((best(checkpoints) or newest(checkpoints)) if world().first else None)
+    if kept is not None:
+        restore_weights(kept, job.model.transformer)
     answers, metrics = {}, {}
     if job.parts.dev:
         answers["dev"], metrics["dev"] = judged(job, job.parts.dev, job.dev)
     if job.parts.test:
         answers["test"], metrics["test"] = judged(job, job.parts.test, job.task.encode(job.parts.test))
-    if is_sharded(job.model.transformer):
-        steps = best or [event["step"] for event in history if event["event"] == "saved"]
-        job = replace(job, model=put_together(job, facts["name"], steps[-1]))
+    if is_sharded(job.model.transformer) and kept is not None:
+        job = replace(job, model=put_together(job, facts["name"], kept))
+    history = folder.history(job.out)
     if world().first:
-        with atomic_folder(out) as staging:
+        with atomic_folder(job.out) as staging:
             job.model.write(staging)
-            write_json(metrics, staging / folder.METRICS)
+            read_back(job, staging)
+        with atomic_folder(job.out) as staging:
             last = "test" if "test" in answers else "dev"
-            judged_rows = {"dev": job.parts.dev, "test": job.parts.test}[last]
-            answered = (judged_rows, answers.get(last, []))
-            write_report(staging, job.task, job.recipe, facts, history, metrics, answered, str(out))
-        read_back(job)
+            answered = ({"dev": job.parts.dev, "test": job.parts.test}[last], answers.get(last, []))
+            write_report(staging, job.task, job.recipe, facts, history, metrics, answered, str(job.out))
+            write_json(metrics, staging / folder.METRICS)
     wait()
-    return Run(out, job.model, job.task, metrics, facts["rows"], tuple(history))
+    return Run(job.out, job.model, job.task, metrics, facts["rows"], tuple(history))
 
 
-def put_together(job: Job, name: str, step: int) -> Pretrained:
+def put_together(job: Job, name: str, checkpoint: Path) -> Pretrained:
     """A model that was spread over processes, whole and on the CPU: as it was loaded, with a checkpoint's weights."""
     model, _ = start(name, job.name, job.parts.labelled, job.recipe)
-    restore_weights(job.out / folder.CHECKPOINTS / f"step-{step:06d}", model.transformer)
+    restore_weights(checkpoint, model.transformer)
     return model
 
 
-def read_back(job: Job) -> None:
-    """Load the folder again; a CorruptFileError unless it says the same of some rows as the trained model."""
+def read_back(job: Job, written: Path) -> None:
+    """Load what was written; a CorruptFileError unless it says the same of some rows as the trained model."""
     rows = (job.parts.dev or job.parts.train)[:REREAD]
-    again = load(job.out).to(job.model.device)
-    copy = replace(job, model=again, task=make_task(job.name, again, job.parts.train, job.recipe))
+    again = load(written).to(job.model.device)
+    copy = replace(job, model=again, task=make_task(job.name, again, job.recipe))
     (expected, wanted), (answers, found) = (
         judge(each.model, each.task, rows, each.task.encode(rows), job.recipe, World()) for each in (job, copy)
     )
-    same = math.isclose(found["loss"], wanted["loss"], rel_tol=1e-3, abs_tol=1e-3)
-    if not same or _words(answers) != _words(expected):
+    alike = sum(_words(one) == _words(other) for one, other in zip(answers, expected, strict=True))
+    if not math.isclose(found["loss"], wanted["loss"], rel_tol=1e-3, abs_tol=1e-3) or alike < ALIKE * len(rows):
         raise CorruptFileError(
-            f"{job.out}: the saved model answers {len(rows)} rows otherwise than the trained one; "
-            f"the trained weights are in {folder.CHECKPOINTS}"
+            f"{job.out}: the saved model answers {len(rows) - alike} of {len(rows)} rows otherwise than the trained "
+            f"one; the trained weights are in {folder.CHECKPOINTS}"
         )
 
 

@@ -88,22 +88,25 @@ def log_file(out: Path, step: int) -> Iterator[Callable[[Mapping[str, Any]], Non
     if not world().first:
         yield lambda event: None
         return
-    kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
-    path.write_text("".join(kept), encoding="utf-8")
+    kept = [event for event in history(out) if event["step"] <= step]
+    path.write_text("".join(f"{json.dumps(event)}\n" for event in kept), encoding="utf-8")
     with path.open("a", encoding="utf-8", buffering=1) as file:
         yield lambda event: print(json.dumps(event), file=file)
 
 
 def history(out: Path) -> list[dict[str, Any]]:
-    """The events of a run's log."""
-    return [json.loads(line) for line in _lines(out / LOG)]
-
-
-def _lines(path: Path) -> list[str]:
-    """The whole lines of the log; a kill may have cut the last one short."""
-    if not path.exists():
+    """The events of a run's log. Lines that are none are left out: a crash may have cut one short."""
+    if not (out / LOG).exists():
         return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
+    events = []
+    for line in (out / LOG).read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and isinstance(event.get("step"), int) and "event" in event:
+            events.append(event)
+    return events
 
 
 def environment() -> dict[str, Any]:

@@ -56,7 +56,7 @@ def judge(
 
     What is random in it is the same each time: it follows from the recipe's seed and the number of the batch.
     """
-    size = recipe.batch_size
+    size = recipe.micro_batch_size or recipe.batch_size
     by_length = sorted(range(len(examples)), key=lambda i: len(examples[i]))
     batches = [by_length[i : i + size] for i in range(0, len(examples), size)]
     mine = []

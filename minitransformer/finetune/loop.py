@@ -19,7 +19,7 @@ from minitransformer.finetune.optimizers import make_optimizer
 from minitransformer.finetune.plan import Plan
 from minitransformer.finetune.randomness import seeded
 from minitransformer.finetune.recipe import Recipe, schedule
-from minitransformer.finetune.sharded import clip, whole
+from minitransformer.finetune.sharded import clip, gradient_norm, whole
 from minitransformer.finetune.what_trains import unfreeze
 from minitransformer.metrics import LOWER_IS_BETTER
 from minitransformer.model import Transformer
@@ -78,10 +78,13 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 state.micro_batch_size = halved(state, recipe, len(places))
         scaler.unscale_(optimizer)
-        norm = clip(model.parameters(), recipe.max_grad_norm)
-        if not math.isfinite(loss) or (not math.isfinite(norm) and not scaler.is_enabled()):
+        norm = gradient_norm(model.parameters())
+        # In float16 a gradient may be too large for a while, but not however little the loss is multiplied by.
+        bearable = math.isfinite(norm) or (scaler.is_enabled() and scaler.get_scale() >= 1)
+        if not math.isfinite(loss) or not bearable:
             with seeded(recipe.seed, state.step), whole(model):
                 raise not_finite(model, task, [examples[place] for place in places], state.step, plan.steps, loss)
+        clip(model.parameters(), recipe.max_grad_norm, norm)
         scaler.step(optimizer)  # float16: leaves a step out whose gradient is too large for it, and scales down
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -104,7 +107,7 @@ def train(
         }
 
         asked_to_stop, judged = anyone(stop()), False
-        if evaluate is not None and plan.evaluates_after(state.step - 1) and not asked_to_stop:
+        if evaluate is not None and plan.evaluates_after(state.step - 1):
             scores, judged = evaluate(), True
             best = judge(state, scores, recipe, task)
             yield {"event": "evaluation", "step": state.step, **scores, "metric": metric_of(recipe, task), "best": best}

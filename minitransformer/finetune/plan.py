@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from itertools import pairwise
 
+from minitransformer.errors import DataError
 from minitransformer.finetune.recipe import Recipe
 
 WINDOW = 50  # batches whose rows are sorted by length together
@@ -14,6 +15,8 @@ class Plan:
     """The steps of a run: a function of the examples' lengths and the recipe, so that a run can begin anywhere."""
 
     def __init__(self, lengths: Sequence[int], recipe: Recipe) -> None:
+        if not lengths:
+            raise DataError("rows: none gives anything to learn from, expected at least one that does")
         self.lengths, self.recipe = lengths, recipe
         self.starts = [0]  # each epoch's first step, and the step after the last epoch
         while len(self.starts) <= math.ceil(recipe.epochs) if recipe.steps is None else self.starts[-1] < recipe.steps:

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from minitransformer.errors import ConfigError
 
@@ -79,6 +80,12 @@ class Recipe:
     seed: int = _option(0, "Same seed, same run.")
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(Recipe).items():
+            kinds = get_args(kind) or (kind,)
+            allowed = (*kinds, int) if float in kinds else kinds
+            value = getattr(self, name)
+            right = isinstance(value, allowed) and (bool in kinds or not isinstance(value, bool))
+            _check(name, value, " or ".join("nothing" if each is NoneType else each.__name__ for each in kinds), right)
         for name in ("lora_rank", "adapter_size", "batch_size", "keep"):
             _check(name, getattr(self, name), "1 or more", getattr(self, name) >= 1)
         for name in ("steps", "batch_tokens", "micro_batch_size", "patience", "save_every"):

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from minitransformer.errors import MiniTransformerError, NotFiniteError, StoppedError, StorageError
+from minitransformer.errors import ConfigError, MiniTransformerError, NotFiniteError, StoppedError, StorageError
 from minitransformer.finetune import folder
 from minitransformer.finetune.checkpoints import State, newest, save_state
-from minitransformer.finetune.data import Source, on_disk, splits
+from minitransformer.finetune.data import Source, on_disk, place_of, splits
 from minitransformer.finetune.distributed import gathered, joined, of_first, wait, world
 from minitransformer.finetune.finish import finish
 from minitransformer.finetune.forward import deterministic, place, recomputing
@@ -19,7 +19,7 @@ from minitransformer.finetune.loop import Event, train
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.signals import stop_signals
 from minitransformer.finetune.start import check_task, make_task, start
-from minitransformer.tasks.task import Example
+from minitransformer.tasks.task import Example, Task
 
 Watch = Callable[[Event], None]
 
@@ -39,7 +39,7 @@ def run(
     watch: Watch | None = None,
 ) -> Run:
     """See `minitransformer.finetune`. `split_seed`: by which rows are split off, in place of the recipe's seed."""
-    check_task(task)
+    check_task(task, recipe)
     out = Path(out)
     with joined() as here, deterministic(recipe):
         if here.first and not resume:
@@ -48,12 +48,12 @@ def run(
         parts = splits(task, rows, dev=dev, test=test, columns=columns, seed=seed)
         model, recipe = start(str(name), task, parts.labelled, recipe)
         place(model.transformer, recipe)
-        the_task = make_task(task, model, parts.train, recipe)
+        the_task, learned = make_task(task, model, recipe), make_task(task, model, recipe, parts.train)
         job = Job(task, model, the_task, parts, the_task.encode(parts.dev), recipe, out)
-        examples = the_task.encode(parts.train)
+        examples = learned.encode(parts.train)
         rehearse(job)
 
-        facts = {"name": str(name), "task": task, "labels": list(getattr(the_task, "labels", ())), **parts.facts()}
+        facts = {"name": place_of(name), "task": task, "labels": list(getattr(the_task, "labels", ())), **parts.facts()}
         facts["given"] = on_disk(rows=rows, dev=dev, test=test, columns=columns, split_seed=split_seed)
         if resume:
             folder.check_same(out, recipe, facts)
@@ -63,7 +63,7 @@ def run(
         if not (out / folder.RECIPE).is_file():
             raise StorageError(f"{out}: process {here.rank} does not see it; give a folder that all machines share")
         with recomputing(model.transformer, recipe):
-            follow(job, examples, watch)
+            follow(job, learned, examples, watch)
         return finish(job, facts)
 
 
@@ -79,7 +79,7 @@ def resume(out: str | PathLike[str], *, watch: Watch | None = None) -> Run:
         return run(data["name"], data["task"], **given, out=out, recipe=recipe, resume=True, watch=watch)
 
 
-def follow(job: Job, examples: list[Example], watch: Watch | None) -> None:
+def follow(job: Job, task: Task, examples: list[Example], watch: Watch | None) -> None:
     """Train from the newest checkpoint, or from the start, and log each event. A StoppedError if a signal says stop."""
     checkpoints = job.out / folder.CHECKPOINTS
     here = world()
@@ -93,7 +93,7 @@ def follow(job: Job, examples: list[Example], watch: Watch | None) -> None:
         try:
             for event in train(
                 job.model.transformer,
-                job.task,
+                task,
                 examples,
                 job.recipe,
                 checkpoint=checkpoint,
@@ -117,6 +117,9 @@ def follow(job: Job, examples: list[Example], watch: Watch | None) -> None:
 def rehearse(job: Job) -> None:
     """Judge a few rows before training, so that what is missing for it is not missed after an epoch."""
     few = job.parts.dev[:4]
+    for field in ("metric", "patience"):
+        if not few and getattr(job.recipe, field) is not None:
+            raise ConfigError(f"{field}: got {getattr(job.recipe, field)!r}, but there are no dev rows to judge by")
     if few:
         _, found = judged(job, few, [example for example in job.dev if example.row < len(few)])
         metric = job.recipe.metric or job.task.metric

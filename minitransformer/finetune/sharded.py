@@ -66,7 +66,12 @@ def spread_as(x: Tensor, pattern: Tensor) -> Tensor:
     return distribute_tensor(x, pattern.device_mesh, pattern.placements)
 
 
-def clip(weights: Iterable[nn.Parameter], longest: float) -> float:
-    """Cut the gradient of all weights together to this length; the length that it had."""
-    norm = nn.utils.clip_grad_norm_(weights, longest)
+def gradient_norm(weights: Iterable[nn.Parameter]) -> float:
+    """The length of the gradient of all weights together."""
+    norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
     return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+
+
+def clip(weights: Iterable[nn.Parameter], longest: float, norm: float) -> None:
+    """Cut the gradient of all weights together, which is so long, to `longest`."""
+    nn.utils.clip_grads_with_norm_(weights, longest, torch.tensor(norm, dtype=torch.float64))

@@ -1,14 +1,16 @@
 """What a run begins with: the model with the head that its task needs, what of it trains, and the task itself."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from minitransformer.checkpoint import adapter_base, is_adapter
 from minitransformer.errors import ConfigError, DataError
+from minitransformer.families import family_of, head_of
 from minitransformer.finetune.randomness import seeded
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.what_trains import prepare
@@ -21,6 +23,7 @@ from minitransformer.tasks.labels import label_names
 from minitransformer.tasks.task import Criterion, Row, Task
 
 MOST_OF_A_TEMPLATE = 1 << 20  # bytes
+UNSMOOTHED = ("regress", "multilabel", "span")  # tasks without classes to be less sure of
 CLASSED = ("classify", "relation", "tag", "image")  # tasks whose classes can have weights
 
 
@@ -31,11 +34,13 @@ def start(name: str, task: str, labelled: Sequence[Row], recipe: Recipe) -> tupl
     """
     kind = TASKS[task]
     labels: Any = kind.labels_of(labelled) or getattr(kind, "outputs", None)
+    raw = raw_config_of(name)
+    if isinstance(labels, tuple) and set(label_names(raw)) == set(labels):
+        labels = label_names(raw)  # in the order of the head that the model has for them
     with seeded(recipe.seed):
-        fields = {**getattr(kind, "config", {})}
-        model = load(
-            name, head=kind.head, labels=labels, new_head=needs_new_head(name, kind.head, labels), config=fields
-        )
+        new_head = needs_new_head(raw, kind.head, labels)
+        model = load(name, head=kind.head, labels=labels, new_head=new_head, config={**getattr(kind, "config", {})})
+        check_reads_one_way(model, kind.head)
         added = getattr(kind, "added_tokens", ())
         if added and recipe.train == "adapter":
             raise ConfigError(f"train: got 'adapter', but {task} adds tokens, which an adapter does not hold; try lora")
@@ -46,18 +51,35 @@ def start(name: str, task: str, labelled: Sequence[Row], recipe: Recipe) -> tupl
             model.tokenizer.chat_template = recipe.chat_template  # it is saved with the model
         if recipe.prefix:
             model.raw_config["prefix"] = recipe.prefix  # so that whoever loads the model puts it there, too
+        if task == "span":  # likewise: whether the model has learned to say that there is no answer
+            model.raw_config["answers_may_be_empty"] = any(row.get("answers") == [] for row in labelled)
         if recipe.learning_rate is None:
             recipe = replace(recipe, learning_rate=usual_rate(model, recipe.train))
         prepare(model.transformer, recipe)
     return model, recipe
 
 
-def needs_new_head(name: str, head: str, labels: Sequence[str] | int | None) -> bool:
-    """Whether the checkpoint's head, if it has one, is for other labels than these."""
+def raw_config_of(name: str) -> dict[str, Any]:
+    """The config.json of a model, or of the model that an adapter belongs to."""
+    folder = resolve(name)
+    return read_raw_config(folder if not is_adapter(folder) else resolve(adapter_base(folder)))
+
+
+def needs_new_head(raw: Mapping[str, Any], head: str, labels: Sequence[str] | int | None) -> bool:
+    """Whether the checkpoint's head, if it has one, is of another kind, or for other labels than these."""
+    if head == "multiple-choice":
+        return head_of(raw, family_of(raw)) != head
     if labels is None:
         return False
-    known = label_names(read_raw_config(resolve(name)))
+    known = label_names(raw)
     return len(known) != labels if isinstance(labels, int) else known != tuple(labels)
+
+
+def check_reads_one_way(model: Pretrained, head: str) -> None:
+    """Raise a ConfigError for a language model that would see the very tokens it is to predict."""
+    stack = model.transformer.decoder or model.transformer.encoder
+    if head == "causal-lm" and (stack is None or not stack.config.causal):
+        raise ConfigError(f"{model.base}: it reads both ways, and cannot learn to write the next token; try mlm")
 
 
 def template(given: str) -> str:
@@ -77,17 +99,22 @@ def usual_rate(model: Pretrained, train: str) -> float:
     return model.family.learning_rate
 
 
-def make_task(name: str, model: Pretrained, training: Sequence[Row], recipe: Recipe) -> Task:
-    """The task, as this model and this recipe want it."""
+def make_task(name: str, model: Pretrained, recipe: Recipe, training: Sequence[Row] = ()) -> Task:
+    """The task, as this model and this recipe want it.
+
+    `training`: the rows to learn from; without them the task is to judge by, and no class counts more than another.
+    """
+    criterion = Criterion()
+    if training:
+        criterion = Criterion(class_weights(name, model, training, recipe), recipe.label_smoothing)
     return model.task(
         name,
         max_length=min((n for n in (recipe.max_length, model.max_length) if n is not None), default=None),
-        criterion=Criterion(class_weights(name, model, training, recipe), recipe.label_smoothing),
+        criterion=criterion,
         stride=recipe.stride,
-        prefix=recipe.prefix,
         max_target_length=recipe.max_target_length,
         flip=recipe.flip,
-        may_be_empty=any(row.get("answers") == [] for row in training),
+        **({"prefix": recipe.prefix} if recipe.prefix else {}),
     )
 
 
@@ -101,8 +128,7 @@ def class_weights(name: str, model: Pretrained, training: Sequence[Row], recipe:
     if name not in CLASSED:
         raise DataError(f"class_weights: got {recipe.class_weights!r}, but {name} has no classes")
     if recipe.class_weights == "auto":
-        column = "tags" if name == "tag" else "label"
-        counts = Counter(str(tag) for row in training for tag in (row[column] if name == "tag" else [row[column]]))
+        counts = Counter(tag for row in training for tag in (row["tags"] if name == "tag" else [row.name("label")]))
         total = sum(counts.values())
         return torch.tensor([total / (len(model.labels) * max(1, counts[label])) for label in model.labels])
     weights = dict.fromkeys(model.labels, 1.0)
@@ -117,7 +143,9 @@ def class_weights(name: str, model: Pretrained, training: Sequence[Row], recipe:
     return torch.tensor([weights[label] for label in model.labels])
 
 
-def check_task(task: str) -> None:
-    """Raise a ConfigError for a task that there is not."""
+def check_task(task: str, recipe: Recipe) -> None:
+    """Raise a ConfigError for a task that there is not, or for what the recipe wants and the task has not."""
     if task not in TASKS:
         raise ConfigError(f"task: got {task!r}, expected one of {', '.join(TASKS)}")
+    if recipe.label_smoothing and task in UNSMOOTHED:
+        raise ConfigError(f"label_smoothing: got {recipe.label_smoothing}, but {task} learns no classes; leave it out")

@@ -31,6 +31,10 @@ def prepare(model: Transformer, recipe: Recipe) -> None:
     if recipe.train == "adapter":
         add_adapters(model, recipe.adapter_size)
     choose(model, recipe.train)
+    if recipe.unfreeze_every and not trainable_at(model, recipe.train, recipe.unfreeze_every, 0.0):
+        raise ConfigError(
+            "unfreeze_every: at first the head alone trains, and this model has none of its own; leave it out"
+        )
 
 
 def choose(model: Transformer, train: str) -> list[str]:

@@ -24,12 +24,16 @@ class Chosen:
     index: int  # its place among the choices, from 0
     score: float  # its probability
 
+    def __str__(self) -> str:
+        return f"{self.index}  {self.score:6.1%}  {self.choice}"
+
 
 class Choice:
     """Rows: prompt, choices, a list of texts, and label, the place of the right one, from 0."""
 
     head: ClassVar = "multiple-choice"
     metric: ClassVar = "accuracy"
+    row_metric: ClassVar = "accuracy"
 
     def __init__(self, tokenizer: Tokenizer, max_length: int | None, *, label_smoothing: float = 0.0) -> None:
         self.tokenizer, self.max_length = tokenizer, max_length

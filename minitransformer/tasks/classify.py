@@ -24,12 +24,17 @@ class Prediction:
     label: str
     score: float  # the label's probability
 
+    def __str__(self) -> str:
+        return f"{self.label:<12} {self.score:6.1%}  {self.text}"
+
 
 class Classify:
     """Rows: text, perhaps pair, and label, the name of a class."""
 
     head: ClassVar = "sequence-classification"
     metric: ClassVar = "accuracy"
+    row_metric: ClassVar = "accuracy"
+    config: ClassVar[dict[str, Any]] = {"problem_type": "single_label_classification"}
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ class ClassifyImages:
 
     head: ClassVar = "image-classification"
     metric: ClassVar = "accuracy"
+    row_metric: ClassVar = "accuracy"
 
     def __init__(
         self,

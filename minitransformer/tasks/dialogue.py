@@ -34,6 +34,7 @@ class Dialogue:
 
     head: ClassVar = "causal-lm"
     metric: ClassVar = "perplexity"
+    row_metric: ClassVar = "loss"
 
     def __init__(
         self,

@@ -29,6 +29,9 @@ class Judged:
     loss: float  # the sum of -log of their probabilities
     tokens: int  # how many were predicted
 
+    def __str__(self) -> str:
+        return f"{self.tokens} tokens, {self.loss / max(1, self.tokens):.4f} nats each"
+
 
 @dataclass(frozen=True)
 class Filled:
@@ -36,6 +39,10 @@ class Filled:
 
     text: str
     places: tuple[tuple[tuple[str, float], ...], ...]
+
+    def __str__(self) -> str:
+        guesses = ("  ".join(f"{token.strip()} {share:.1%}" for token, share in place) for place in self.places)
+        return "\n    ".join([self.text, *guesses])
 
 
 class CausalLM:
@@ -48,6 +55,7 @@ class CausalLM:
 
     head: ClassVar = "causal-lm"
     metric: ClassVar = "perplexity"
+    row_metric: ClassVar = "loss"
 
     def __init__(
         self,
@@ -126,6 +134,7 @@ class MaskedLM:
 
     head: ClassVar = "masked-lm"
     metric: ClassVar = "perplexity"
+    row_metric: ClassVar = "loss"
 
     def __init__(
         self,

@@ -26,12 +26,16 @@ class Labels:
     labels: tuple[str, ...]
     scores: dict[str, float]  # the probability of each label, of those not chosen, too
 
+    def __str__(self) -> str:
+        return f"{', '.join(self.labels) or '(none)'}  {self.text}"
+
 
 class Multilabel:
     """Rows: text, perhaps pair, and labels, a list of names, which may be empty."""
 
     head: ClassVar = "sequence-classification"
     metric: ClassVar = "f1_micro"
+    row_metric: ClassVar = "subset_accuracy"
     config: ClassVar[dict[str, Any]] = {"problem_type": "multi_label_classification"}
 
     def __init__(self, tokenizer: Tokenizer, labels: Sequence[str], max_length: int | None) -> None:

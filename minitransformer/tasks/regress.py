@@ -22,12 +22,16 @@ class Estimate:
     text: str
     value: float
 
+    def __str__(self) -> str:
+        return f"{self.value:8.4f}  {self.text}"
+
 
 class Regress:
     """Rows: text, perhaps pair, and label, a number."""
 
     head: ClassVar = "sequence-classification"
     metric: ClassVar = "pearson"
+    row_metric: ClassVar = "mae"
     config: ClassVar[dict[str, Any]] = {"problem_type": "regression"}
     outputs: ClassVar = 1  # of the head, which has no names for them
 

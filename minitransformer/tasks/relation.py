@@ -32,6 +32,8 @@ class Relation:
 
     head: ClassVar = "sequence-classification"
     metric: ClassVar = "accuracy"
+    row_metric: ClassVar = "accuracy"
+    config: ClassVar[dict[str, Any]] = {"problem_type": "single_label_classification"}
     added_tokens: ClassVar = MARKERS
 
     def __init__(
@@ -44,6 +46,7 @@ class Relation:
         unknown = [token for token in MARKERS if tokenizer.backend.token_to_id(token) is None]
         if unknown:
             raise TokenizerError(f"{', '.join(unknown)}: not in the vocabulary; add_tokens gives them to the model")
+        self.labels = tuple(labels)
         self.classify = Classify(tokenizer, labels, max_length, criterion)
         self.tokenizer, self.max_length = tokenizer, max_length
 

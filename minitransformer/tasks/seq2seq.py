@@ -23,14 +23,8 @@ class Written:
     source: str
     text: str
 
-
-@dataclass(frozen=True)
-class SourceAndTarget(Example):
-    """What the encoder reads, and as target the token ids that the decoder is to write."""
-
-    def __len__(self) -> int:
-        """How many tokens both have: a batch is padded in both."""
-        return len(self.inputs["input_ids"]) + len(self.target or ())
+    def __str__(self) -> str:
+        return self.text
 
 
 class Seq2Seq:
@@ -89,7 +83,7 @@ class Seq2Seq:
             if target is not None and len(target) > self.max_target_length:
                 lost += len(target) - self.max_target_length
                 target = [*target[: self.max_target_length - 1], self.end]
-            examples.append(SourceAndTarget(place, inputs, target, lost))
+            examples.append(Example(place, inputs, target, lost, written=len(target or ())))
         return examples
 
     def written(self, row: Row) -> list[int]:
@@ -142,6 +136,7 @@ class Translate(Seq2Seq):
     """Rows: source, and target, the same in another language."""
 
     metric: ClassVar = "bleu"
+    row_metric: ClassVar = "chrf"
 
     def score(self, answers: Sequence[Written], rows: Sequence[Row]) -> dict[str, float]:
         """BLEU and chrF."""
@@ -153,6 +148,7 @@ class Summarize(Seq2Seq):
     """Rows: source, and target, the same in fewer words."""
 
     metric: ClassVar = "rougeL"
+    row_metric: ClassVar = "rougeL"
 
     def score(self, answers: Sequence[Written], rows: Sequence[Row]) -> dict[str, float]:
         """ROUGE."""

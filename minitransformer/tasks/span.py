@@ -32,6 +32,9 @@ class Answer:
     start: int  # of the text in the context, in characters
     end: int
 
+    def __str__(self) -> str:
+        return f"{self.text or '(no answer)'}  {self.score:6.1%}  {self.question}"
+
 
 class Window(NamedTuple):
     """Where an example's part of the context stands."""
@@ -58,6 +61,7 @@ class Span:
 
     head: ClassVar = "question-answering"
     metric: ClassVar = "f1"
+    row_metric: ClassVar = "f1"
 
     def __init__(
         self,

@@ -42,6 +42,10 @@ class Tagged:
     tags: list[str]
     entities: list[Entity]
 
+    def __str__(self) -> str:
+        found = ", ".join(f"{entity.text} ({entity.label})" for entity in self.entities)
+        return f"{' '.join(self.words)}  ->  {found or '(none)'}"
+
 
 class Tag:
     """Rows: words, a list of texts, and tags, one for each word.
@@ -52,6 +56,7 @@ class Tag:
 
     head: ClassVar = "token-classification"
     metric: ClassVar = "f1"
+    row_metric: ClassVar = "accuracy"
 
     def __init__(
         self,

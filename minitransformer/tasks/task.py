@@ -1,4 +1,4 @@
-"""What every task is made of: rows of data, examples for the model, and the six things that a task can do."""
+"""What every task is made of: rows of data, examples for the model, and what a task can do with them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,11 +69,12 @@ class Example:
     inputs: Mapping[str, Sequence[int]]  # input_ids, and what goes with them
     target: Any = None  # what is to be learned, as the task's `collate` understands it
     lost: int = 0  # tokens that were cut off
-    extra: Any = None  # what else the task's `collate` or `answers` needs of it
+    extra: Any = None  # what else the task keeps of it
+    written: int = 0  # tokens that a decoder behind an encoder is to write
 
     def __len__(self) -> int:
-        """How many tokens it has: examples of like length share a batch."""
-        return len(self.inputs.get("input_ids", ()))
+        """How many tokens it has: examples of like length share a batch, which is padded to the longest."""
+        return len(self.inputs.get("input_ids", ())) + self.written
 
 
 class Task(Protocol):
@@ -84,6 +85,7 @@ class Task(Protocol):
 
     head: str  # which head a model needs for it
     metric: str  # which of the scores says what is best
+    row_metric: str  # which of them says how good the answer to a single row is
 
     def row(self, given: Any) -> Row:
         """A row of what a user gives `predict`: a text, a pair of texts, a mapping of columns."""

@@ -10,7 +10,7 @@ from minitransformer.finetune.start import make_task, start
 def begin(folder, rows, task="classify", **recipe):
     """A model for a task, the task, the examples and the recipe."""
     model, complete = start(str(folder), task, rows, Recipe(**{"learning_rate": 1e-3, **recipe}))
-    the_task = make_task(task, model, rows, complete)
+    the_task = make_task(task, model, complete, rows)
     return model.transformer, the_task, the_task.encode(rows), complete
 
 

@@ -74,7 +74,7 @@ def test_the_loop_equals_a_plain_loop_over_transformers_model(small_bert, rows, 
     matrices = [p for p in theirs.parameters() if p.ndim > 1]
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0}])
     criterion = torch.nn.CrossEntropyLoss(torch.tensor([2, 0.5], dtype=torch.float64), label_smoothing=0.1)
-    task = make_task("classify", ours, rows, recipe)
+    task = make_task("classify", ours, recipe, rows)
     examples = task.encode(rows)
     plan = Plan([len(example) for example in examples], recipe)
     for step, event in enumerate(train(ours.transformer, task, examples, recipe)):

@@ -51,7 +51,7 @@ def inspect_rows(
     A row that a run would refuse is counted and named, with all others of its kind. A DataError is raised only for
     what makes reading impossible, such as a missing column.
     """
-    check_task(task)
+    check_task(task, recipe or Recipe())
     recipe = recipe or Recipe()
     given = splits(task, rows, dev=dev, test=test, columns=columns, seed=recipe.seed)
     sources = {"train": rows, "dev": dev, "test": test}
@@ -86,7 +86,7 @@ def with_model(
 ) -> RowsReport:
     """The report, and all that only a model with its tokenizer can tell."""
     name = report.task
-    task = make_task(name, model, good["train"], recipe)
+    task = make_task(name, model, recipe, good["train"])
     labels = model.labels if name in LABELS_OF and name != "choice" else ()
     read: dict[str, Encoded] = {}
     for split, rows in good.items():
@@ -100,7 +100,7 @@ def with_model(
             parts[split] = replace(parts[split], lengths=found)
             longest = max(longest, found.longest)
             remarks += findings(unknown_texts(model, split, each))
-    free = make_task(name, model, good["train"], replace(recipe, max_length=None))
+    free = make_task(name, model, replace(recipe, max_length=None), good["train"])
     train = read["train"]
     chosen = varied(train.examples, EXAMPLES)
     return replace(

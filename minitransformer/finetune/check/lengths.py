@@ -10,7 +10,7 @@ from minitransformer.finetune.check.report import Lengths
 from minitransformer.model.heads import IGNORED
 from minitransformer.tasks.dialogue import Dialogue
 from minitransformer.tasks.language import CausalLM, MaskedLM
-from minitransformer.tasks.seq2seq import Seq2Seq, SourceAndTarget
+from minitransformer.tasks.seq2seq import Seq2Seq
 from minitransformer.tasks.span import NOWHERE, Span
 from minitransformer.tasks.tag import Tag
 from minitransformer.tasks.task import Example, Row, Task
@@ -51,7 +51,7 @@ def lengths(tokenizer: Tokenizer, task: Task, rows: Sequence[Row], examples: Seq
         mean=sum(sizes) / len(sizes),
         percentile_95=sizes[math.ceil(0.95 * len(sizes)) - 1],
         longest=sizes[-1],
-        longest_target=max(len(example.target) if isinstance(example, SourceAndTarget) else 0 for example in whole),
+        longest_target=max(example.written for example in whole),
         rows_cut=len({example.row for example in examples if example.lost}),
         tokens_lost=sum(example.lost for example in examples),
         windows=len(examples),
@@ -70,7 +70,7 @@ def read_of(example: Example) -> list[Sequence[int]]:
 
 def texts_of(example: Example) -> list[Sequence[int]]:
     """The same, and what is to be written for it."""
-    return read_of(example) + ([example.target] if isinstance(example, SourceAndTarget) else [])
+    return read_of(example) + ([example.target] if example.written else [])
 
 
 def judged_of(task: Task, example: Example) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from minitransformer.errors import DataError, MiniTransformerError, NotFiniteError
-from minitransformer.finetune.checkpoints import State, training_weights
+from minitransformer.finetune.checkpoints import State
 from minitransformer.finetune.data import Source, rows_of
 from minitransformer.finetune.faults import out_of_memory
 from minitransformer.finetune.forward import deterministic, loss_sum, recomputing
@@ -49,10 +49,10 @@ def find_rate(
     recipe: Recipe | None = None,
 ) -> RateTest:
     """The range test of a model that is loaded for it, on all of these rows; nothing is written."""
-    check_task(task)
+    check_task(task, recipe or Recipe())
     training = rows_of(rows, task, columns)
     model, complete = start(str(name), task, training, recipe or Recipe())
-    the_task = make_task(task, model, training, complete)
+    the_task = make_task(task, model, complete, training)
     with deterministic(complete), recomputing(model.transformer, complete):
         return range_test(model.transformer, the_task, the_task.encode(training), complete)
 
@@ -65,7 +65,7 @@ def range_test(model: Transformer, task: Task, examples: Sequence[Example], reci
     """
     if not examples:
         raise DataError("rows: got none, expected at least one")
-    before = {name: x.clone() for name, x in training_weights(model).items()}
+    before = {name: x.clone() for name, x in model.named_parameters() if x.requires_grad}
     training = model.training
     try:
         losses = measure(model, task, examples, replace(recipe, steps=STEPS, dtype=without_scale(recipe.dtype)))

@@ -11,7 +11,7 @@ from typing import Any
 
 from minitransformer.errors import StoppedError
 from minitransformer.finetune import folder
-from minitransformer.finetune.data import Source, Splits, splits
+from minitransformer.finetune.data import Source, Splits, place_of, splits
 from minitransformer.finetune.job import Scores
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.run import Watch, run
@@ -36,7 +36,7 @@ class Experiment:
 
     def facts(self, parts: Splits) -> dict[str, Any]:
         """What all runs must agree in."""
-        return {"name": str(self.name), "task": self.task, **parts.facts()}
+        return {"name": place_of(self.name), "task": self.task, **parts.facts()}
 
 
 def run_once(

@@ -81,7 +81,7 @@ def search(
     done are not repeated, and one that was interrupted goes on: call it again in the same way. A trial whose training
     breaks down is kept as such. No model stays in memory, and no checkpoint of a trial that is done on the disk.
     """
-    check_task(task)
+    check_task(task, recipe or Recipe())
     recipe, out = recipe or Recipe(), Path(out)
     ranges = make_space(space, recipe)
     planned = plan(ranges, sampler, trials, recipe.seed)
@@ -136,7 +136,7 @@ def check_with_model(experiment: Experiment, parts: Splits, space: Space, recipe
     }
     for values in grid(judged):
         model, complete = start(str(experiment.name), experiment.task, parts.labelled, replace(recipe, **values))
-        task = make_task(experiment.task, model, parts.train, complete)
+        task = make_task(experiment.task, model, complete, parts.train)
         make_optimizer(model.transformer, complete)
         few = replace(parts, dev=parts.dev[:4])
         rehearse(Job(experiment.task, model, task, few, task.encode(few.dev), complete, out))

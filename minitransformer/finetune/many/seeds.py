@@ -67,7 +67,7 @@ def run_seeds(
     interrupted goes on: call it again in the same way. Writes metrics.json and README.md, of all runs together.
     `watch` is called with each event of the loops, and with one called "run" before each run.
     """
-    check_task(task)
+    check_task(task, recipe)
     if seeds < 1:
         raise ConfigError(f"seeds: got {seeds}, expected 1 or more")
     out = Path(out)

@@ -14,7 +14,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 def image_folder(folder: Path, *, targets: bool) -> Iterator[Row]:
     """The images of a folder that has a folder for each class; without `targets` they may lie in it directly."""
     if not targets:
-        yield from (Row(path=str(path), where=str(path)) for path in _images(folder, folder))
+        yield from (Row(path=str(path.absolute()), where=str(path)) for path in _images(folder, folder))
     classes = [name for name in list_folder(folder) if not name.startswith(".") and (folder / name).is_dir()]
     for name in classes:
         inner = folder / name
@@ -23,7 +23,7 @@ def image_folder(folder: Path, *, targets: bool) -> Iterator[Row]:
             raise DataError(
                 f"{inner}: no images in it; expected {folder}/CLASS/IMAGE, IMAGE one of {', '.join(SUFFIXES)}"
             )
-        yield from (Row(path=str(path), label=name, where=str(path)) for path in images)
+        yield from (Row(path=str(path.absolute()), label=name, where=str(path)) for path in images)
 
 
 def _images(inner: Path, folder: Path) -> Iterator[Path]:
@@ -48,4 +48,4 @@ def check_path(row: Row, folder: Path) -> None:
     _check_inside(path, folder, row.where)
     if not isfile(path):
         raise DataError(f"{row.where}: no image {quote(row['path'])} in the folder {folder}")
-    row["path"] = str(path)
+    row["path"] = str(path.absolute())

@@ -1,0 +1,175 @@
+"""What a run keeps, and what it takes from the model it starts from: the best weights, heads, prefixes, answers."""
+
+import json
+
+import pytest
+import torch
+from small_runs import begin
+from small_tasks import rows_of, write_model
+
+import minitransformer as mt
+from minitransformer.errors import ConfigError, DataError, NotFiniteError
+from minitransformer.finetune import loop
+from minitransformer.finetune.checkpoints import best, newest, save_state
+from minitransformer.finetune.recipe import Recipe
+from minitransformer.finetune.run import resume
+from minitransformer.finetune.start import start
+from minitransformer.tasks import Row
+
+QUICK = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3}
+
+
+def test_a_whole_run_of_relations(tmp_path):
+    folder = write_model(tmp_path / "bert", "bert")
+    rows = rows_of("relation", folder)
+    run = mt.finetune(folder, "relation", rows, out=tmp_path / "run", dev=6, **QUICK)
+    counts, labels = mt.evaluate(tmp_path / "run", rows).confusion()
+    assert set(labels) == {row["label"] for row in rows}
+    assert sum(map(sum, counts)) == len(rows)
+    assert run.metrics["dev"].keys() >= {"accuracy", "f1_macro"}
+
+
+def test_the_best_weights_of_a_model_that_unfreezes_bit_by_bit(small_bert, rows, tmp_path):
+    """Blocks that did not train when the best checkpoint was written are as they were then."""
+    values = iter([0.9, *[0.1] * 20])
+    model, task, examples, recipe = begin(small_bert, rows, epochs=4, batch_size=60, unfreeze_every=1.0)
+    save = lambda *state: save_state(tmp_path, *state, keep=1)
+    at_best = None
+    for event in loop.train(model, task, examples, recipe, evaluate=lambda: {"accuracy": next(values)}, save=save):
+        if event["event"] == "evaluation" and event["best"]:
+            at_best = {name: x.detach().clone() for name, x in model.named_parameters()}
+    assert not torch.equal(at_best["embed.tokens.weight"], model.embed.tokens.weight)
+    loop.restore(best(tmp_path), model, loop.make_optimizer(model, recipe))
+    assert all(torch.equal(x, at_best[name]) for name, x in model.named_parameters())
+
+
+def test_asked_to_stop_at_an_evaluation_it_judges_first(small_bert, rows, tmp_path):
+    model, task, examples, recipe = begin(small_bert, rows, epochs=2, batch_size=60)
+    save = lambda *state: save_state(tmp_path, *state, keep=2)
+    steps = []
+    stop = lambda: len(steps) == 2
+    for event in loop.train(model, task, examples, recipe, evaluate=lambda: {"accuracy": 0.5}, save=save, stop=stop):
+        steps += [event] * (event["event"] == "step")
+        last = event["event"]
+    assert (len(steps), last) == (2, "saved")
+    assert json.loads((tmp_path / "step-000002" / "state.json").read_text())["best_step"] == 2
+
+
+def test_a_damaged_checkpoint_makes_way_for_a_good_one(small_bert, rows, tmp_path):
+    def run(checkpoint):
+        model, task, examples, recipe = begin(small_bert, rows, epochs=1, batch_size=30, save_every=1)
+        save = lambda *state: save_state(tmp_path, *state, keep=1)
+        list(loop.train(model, task, examples, recipe, checkpoint=checkpoint, save=save))
+
+    run(None)
+    (tmp_path / "step-000004" / "state.json").write_text("{}")
+    with pytest.warns(UserWarning, match="step-000004: skipped"):
+        assert newest(tmp_path) is None
+    run(None)
+    assert newest(tmp_path).name == "step-000004"
+
+
+def test_a_damaged_best_checkpoint_is_told(small_bert, rows, tmp_path):
+    values = iter([0.9, 0.1, 0.2])
+    model, task, examples, recipe = begin(small_bert, rows, epochs=3, batch_size=120)
+    save = lambda *state: save_state(tmp_path, *state, keep=1)
+    list(loop.train(model, task, examples, recipe, evaluate=lambda: {"accuracy": next(values)}, save=save))
+    assert best(tmp_path).name == "step-000001"
+    weights = tmp_path / "step-000001" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.warns(UserWarning, match="step-000001: it has the best weights and cannot be used"):
+        assert best(tmp_path) is None
+
+
+def test_a_gradient_that_is_no_number_is_named(small_bert, rows):
+    """A loss that is finite and whose gradient is not: that of the square root at 0."""
+    model, task, examples, recipe = begin(small_bert, rows, epochs=1)
+    bias = model.encoder.layers[1].ffn_norm.bias
+
+    class Rooted:
+        def __getattr__(self, name):
+            return getattr(task, name)
+
+        def loss(self, model, batch):
+            total, count = task.loss(model, batch)
+            return total + (bias * 0).sqrt().sum(), count
+
+    with pytest.raises(NotFiniteError, match=r"the gradient of encoder\.layers\.1\.ffn_norm\.bias"):
+        list(loop.train(model, Rooted(), examples, recipe))
+
+
+def test_a_head_for_the_same_labels_is_kept_in_its_own_order(small_bert, rows, tmp_path):
+    torch.manual_seed(0)
+    model = mt.load(small_bert, head="sequence-classification", labels=["positive", "negative"])
+    model.save(tmp_path / "model")
+    again, _ = start(str(tmp_path / "model"), "classify", rows, Recipe())
+    assert again.labels == ("positive", "negative")
+    assert torch.equal(again.transformer.head.cls.weight, model.transformer.head.cls.weight)
+
+
+def test_from_several_labels_at_once_to_one(tmp_path):
+    folder = write_model(tmp_path / "bert", "bert")
+    mt.finetune(folder, "multilabel", rows_of("multilabel", folder), out=tmp_path / "several", dev=4, **QUICK)
+    mt.finetune(tmp_path / "several", "classify", rows_of("classify", folder), out=tmp_path / "one", dev=4, **QUICK)
+    assert type(mt.load(tmp_path / "one").predict("the film")[0]).__name__ == "Prediction"
+
+
+def test_a_language_model_that_reads_both_ways_is_refused(small_bert):
+    with pytest.raises(ConfigError, match="reads both ways"):
+        start(str(small_bert), "lm", [Row(text="good film")], Recipe())
+
+
+@pytest.mark.parametrize("recipe", [{"label_smoothing": 0.1}, {"patience": 2}, {"metric": "mae"}])
+def test_what_would_be_ignored_is_refused(tmp_path, recipe):
+    folder = write_model(tmp_path / "bert", "bert")
+    with pytest.raises(ConfigError, match=next(iter(recipe))):
+        mt.finetune(folder, "regress", rows_of("regress", folder), out=tmp_path / "run", dev=0, **QUICK | recipe)
+
+
+def test_the_worst_answers_of_each_kind(tmp_path):
+    """A row without entities that is tagged right is not among the worst; of numbers, the farthest is."""
+    folder = write_model(tmp_path / "bert", "bert")
+    rows = rows_of("regress", folder)
+    mt.finetune(folder, "regress", rows, out=tmp_path / "run", dev=4, **QUICK)
+    found = mt.evaluate(tmp_path / "run", rows)
+    errors = [abs(answer.value - row["label"]) for answer, row in zip(found.answers, rows, strict=True)]
+    row, answer = found.worst(1)[0]
+    assert abs(answer.value - row["label"]) == pytest.approx(max(errors))
+
+
+def test_relative_paths_go_on(tmp_path, monkeypatch):
+    """A model and a file named from here, a run that goes on, and seeds that are repeated."""
+    write_model(tmp_path / "bert", "bert")
+    rows = rows_of("classify", tmp_path / "bert")
+    lines = "".join(f"{row['text']},{row['label']}\n" for row in rows)
+    (tmp_path / "rows.csv").write_text(f"text,label\n{lines}")
+    monkeypatch.chdir(tmp_path)
+    mt.finetune("bert", "classify", "rows.csv", out="run", dev=4, **QUICK)
+    with (tmp_path / "run" / "log.jsonl").open("a") as log:
+        log.write('garbage}\n[1]\n{"event": "x"}\n')
+    options = {"out": "seeds", "seeds": 2, "dev": 4, "recipe": Recipe(**QUICK)}
+    first, again = (mt.run_seeds("bert", "classify", "rows.csv", **options) for _ in range(2))
+    assert first.runs == again.runs
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = resume("../run")
+    assert all(event["event"] in ("step", "evaluation", "saved") for event in again.history)
+
+
+@pytest.mark.parametrize("given", [None, 5, {"text": ["a"], "label": ["b"]}])
+def test_rows_that_are_none_are_refused(small_bert, tmp_path, given):
+    with pytest.raises(DataError, match="expected the name of a file, or a list of dicts"):
+        mt.finetune(small_bert, "classify", given, out=tmp_path / "run")
+
+
+def test_our_names_for_the_columns_of_dicts(small_bert, rows, tmp_path):
+    given = [{"review": row["text"], "stars": row["label"]} for row in rows]
+    columns = {"text": "review", "label": "stars"}
+    run = mt.finetune(small_bert, "classify", given, out=tmp_path / "run", columns=columns, dev=0.2, **QUICK)
+    assert run.rows["train"] == 96
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": "3"}, {"steps": 2.5}, {"batch_size": True}, {"recompute": 1}])
+def test_a_value_of_another_type_is_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        Recipe(**wrong)
