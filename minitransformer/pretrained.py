@@ -146,6 +146,9 @@ class Pretrained:
             return make_task(name or self.task_name, self.image_processor, self.labels, **options)
         prefix = self.raw_config.get("prefix")
         usual = {"max_length": self.max_length, "prefix": prefix if isinstance(prefix, str) else ""}
+        written = (self.transformer.config.target_embed or self.transformer.config.embed).max_length
+        if written is not None and "max_target_length" in options:
+            options["max_target_length"] = min(options["max_target_length"], written)  # as many as there are positions
         usual["may_be_empty"] = self.raw_config.get("answers_may_be_empty") is not False
         return make_task(name or self.task_name, self.tokenizer, self.labels, **{**usual, **options})
 

@@ -40,6 +40,8 @@ def finish(job: Job, facts: Mapping[str, Any]) -> Run:
     if world().first:
         with atomic_folder(job.out) as staging:
             job.model.write(staging)
+            if job.recipe.train == "lora" and not getattr(job.task, "added_tokens", ()):
+                job.model.save_adapter(staging / folder.ADAPTER)  # the model itself has it merged
             read_back(job, staging)
         with atomic_folder(job.out) as staging:
             last = "test" if "test" in answers else "dev"

@@ -1,10 +1,13 @@
-"""The folder of a run, and what is written there before and while it trains.
+"""The folder of a run, in the order in which it is filled.
 
-recipe.json data.json environment.json    what the run is a function of, and where it was computed
-log.jsonl                                 one line for each step, evaluation and checkpoint
-checkpoints/                              see checkpoints.py
-model.safetensors config.json ...         at the end: the model, as transformers reads it
-metrics.json README.md *.svg              at the end: how good it is
+Each line says when its files are written, and for what.
+
+    recipe.json data.json environment.json    at first: what the run is a function of, and where it was computed
+    log.jsonl                                 one line for each step, evaluation and checkpoint
+    checkpoints/                              see checkpoints.py
+    model.safetensors config.json ...         at the end: the model, as transformers reads it
+    adapter/                                  at the end, of LoRA: what peft reads, and `load`, with the base
+    metrics.json README.md *.svg              at the end: how good it is
 """
 
 import json
@@ -26,7 +29,7 @@ from minitransformer.storage import atomic_folder, read_json
 from minitransformer.storage.files import write_json
 
 RECIPE, DATA, ENVIRONMENT, LOG, METRICS = "recipe.json", "data.json", "environment.json", "log.jsonl", "metrics.json"
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, ADAPTER = "checkpoints", "adapter"
 
 
 def refuse_full_folder(out: Path) -> None:

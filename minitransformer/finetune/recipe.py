@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -110,7 +111,8 @@ def from_json(values: dict[str, object]) -> Recipe:
     known = {each.name for each in fields(Recipe)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ConfigError(f"recipe: unknown {', '.join(unknown)}; another version of minitransformer wrote it")
+        close = get_close_matches(unknown[0], known, 1)
+        raise ConfigError(f"recipe: unknown {', '.join(unknown)}{f'; did you mean {close[0]}?' if close else ''}")
     return Recipe(**values)  # type: ignore[arg-type]
 
 

@@ -166,13 +166,13 @@ def test_transformers_writes_the_same_translations(run_of):
         assert answer.text.startswith(text) if ids.shape[1] == 13 else answer.text == text
 
 
-def test_peft_reads_the_adapter(run_of, tmp_path):
+def test_peft_reads_the_adapter(run_of):
     """The adapter and the head alone: a fraction of the model, which peft and `load` put into the base."""
     run, rows = run_of("lora")
-    run.model.save_adapter(tmp_path / "adapter")
+    adapter = run.folder / "adapter"
     base = transformers.AutoModelForSequenceClassification.from_pretrained(run.model.base, num_labels=3)
-    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
-    again = mt.load(tmp_path / "adapter")
+    theirs = peft.PeftModel.from_pretrained(base, adapter).eval()
+    again = mt.load(adapter)
     batch = batch_of(run, rows[:5])
     expected = outputs(run.model, batch)[0]
     assert expected.std() > 1e-3

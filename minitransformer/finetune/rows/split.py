@@ -81,7 +81,7 @@ def _take(name: str, strata: list[list[Group]], counts: Sequence[int], size: int
     if size > sum(limits):
         raise DataError(
             f"{name}: cannot hold out {size} of {sum(counts)} rows, {sum(limits)} at most: each class keeps a row to "
-            f"train on, and rows that are the same or have one context stay together; take less, or stratify=None"
+            f"train on, and rows that are the same or have one context stay together; give files of their own, or dev=0"
         )
     taken = []
     owed = 0  # what a stratum could not give in whole groups, the next one gives
