@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minitransformer.errors import ConfigError
 from minitransformer.finetune.plan import Plan, batches
-from minitransformer.finetune.recipe import CHOICES, Recipe, schedule
+from minitransformer.finetune.recipe import Recipe, schedule
 
 THEIRS = {
     "linear": lambda optimizer, warmup, steps: transformers.get_linear_schedule_with_warmup(optimizer, warmup, steps),
@@ -120,9 +120,3 @@ def test_a_plan_can_begin_anywhere(lengths, recipe):
 def test_a_recipe_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Recipe(**wrong)
-
-
-def test_every_choice_is_one():
-    for name, values in CHOICES.items():
-        for value in values:
-            Recipe(**{name: value})
