@@ -32,6 +32,7 @@ from minitransformer.text import Tokenizer
 
 PREPROCESSOR = "preprocessor_config.json"
 GENERATION = "generation_config.json"
+MOST_TOKENS = 512  # of a text, for a model that would read any number: its memory grows with their square
 
 
 class Pretrained:
@@ -144,13 +145,18 @@ class Pretrained:
         """What the head is made for, or the task of that name; with the options of `tasks.make.make_task`."""
         if isinstance(self.transformer.config.embed, PatchEmbeddingConfig):
             return make_task(name or self.task_name, self.image_processor, self.labels, **options)
-        prefix = self.raw_config.get("prefix")
-        usual = {"max_length": self.max_length, "prefix": prefix if isinstance(prefix, str) else ""}
-        written = (self.transformer.config.target_embed or self.transformer.config.embed).max_length
-        if written is not None and "max_target_length" in options:
-            options["max_target_length"] = min(options["max_target_length"], written)  # as many as there are positions
-        usual["may_be_empty"] = self.raw_config.get("answers_may_be_empty") is not False
-        return make_task(name or self.task_name, self.tokenizer, self.labels, **{**usual, **options})
+        prefix, written = self.raw_config.get("prefix"), self.raw_config.get("max_target_length")
+        options = {
+            "max_length": self.max_length or MOST_TOKENS,
+            "prefix": prefix if isinstance(prefix, str) else "",
+            "max_target_length": written if type(written) is int and written > 1 else 128,
+            "may_be_empty": self.raw_config.get("answers_may_be_empty") is not False,
+            **options,
+        }
+        positions = (self.transformer.config.target_embed or self.transformer.config.embed).max_length
+        if positions is not None:
+            options["max_target_length"] = min(options["max_target_length"], positions)
+        return make_task(name or self.task_name, self.tokenizer, self.labels, **options)
 
     @property
     def task_name(self) -> str:

@@ -65,6 +65,9 @@ def main() -> None:
     except MiniTransformerError as error:
         print(f"minitransformer: {error}", file=sys.stderr)
         sys.exit(exit_code(error))
+    except OSError as error:
+        print(f"minitransformer: {f'{error.filename}: ' * bool(error.filename)}{error.strerror}", file=sys.stderr)
+        sys.exit(74)
 
 
 def exit_code(error: MiniTransformerError) -> int:

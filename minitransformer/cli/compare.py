@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minitransformer.cli.finetune import named_columns
+from minitransformer.cli.row_options import Columns, Json
 
 if TYPE_CHECKING:
     from minitransformer.finetune.many.compare import Comparison
@@ -20,14 +20,13 @@ def command(
     data: Annotated[
         list[str] | None, typer.Option(help="Rows to judge both by; by default the dev rows, if both had the same.")
     ] = None,
-    columns: Annotated[str | None, typer.Option(help="What columns are called in the file: text=review.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    columns: Columns = None,
+    json: Json = False,
 ) -> None:
     """Compare two runs: recipes, scores, curves, and a paired bootstrap over the same rows."""
     from minitransformer.finetune.many.compare import compare
 
-    rows = data[0] if data is not None and len(data) == 1 else data
-    found = compare(run_a, run_b, data=rows, columns=named_columns(columns))
+    found = compare(run_a, run_b, data=data, columns=columns)
     if json:
         typer.echo(json_format.dumps({**asdict(found), "verdict": found.verdict()}, default=str))
     else:

@@ -6,27 +6,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minitransformer.cli.finetune import named_columns
+from minitransformer.cli.row_options import Columns, Json, Tuned
 
 if TYPE_CHECKING:
     from minitransformer.finetune.evaluate import Evaluation
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
+    name: Tuned,
     data: Annotated[list[str], typer.Option(help="A file of rows with labels; twice for parallel text.")],
     task: Annotated[str | None, typer.Option(help="By default that of the run, or of the model's head.")] = None,
-    columns: Annotated[str | None, typer.Option(help="What columns are called in the file: text=review.")] = None,
+    columns: Columns = None,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst answers to show.")] = 10,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows computed together.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Judge a model by rows with labels."""
     import minitransformer
 
-    found = minitransformer.evaluate(
-        name, data[0] if len(data) == 1 else data, task, columns=named_columns(columns), batch_size=batch_size
-    )
+    found = minitransformer.evaluate(name, data, task, columns=columns, batch_size=batch_size)
     typer.echo(json_format.dumps(as_data(found, worst), ensure_ascii=False) if json else as_report(found, worst))
 
 

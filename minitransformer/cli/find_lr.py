@@ -1,14 +1,15 @@
 """`minitransformer find-lr MODEL ROWS --task TASK`: which learning rate suits, by a test of a hundred steps."""
 
 import json as json_format
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minitransformer.cli.finetune import TASKS, named_columns
 from minitransformer.cli.recipe_options import with_recipe
+from minitransformer.cli.row_options import Base, Columns, Json, Rows, TaskName
 from minitransformer.finetune.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -19,28 +20,33 @@ EVERY = 7  # steps of the test between two lines of the table: half a power of t
 
 @with_recipe
 def command(
-    name: Annotated[str, typer.Argument(help='The model to start from: a hub id, a folder, or "package:NAME".')],
-    rows: Annotated[list[str], typer.Argument(help="Files of rows; two text files, line by line, for translate.")],
-    task: Annotated[str, typer.Option(help=f"{TASKS}.")] = "classify",
-    columns: Annotated[
-        str | None, typer.Option(help="What columns are called in the files: text=review,label=stars.")
-    ] = None,
+    name: Base,
+    rows: Rows,
+    task: TaskName = "classify",
+    columns: Columns = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Draw the curve in this new SVG file.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: Json = False,
     *,
     recipe: Recipe,
 ) -> None:
     """Try learning rates from 1e-7 to 1, in a hundred steps, and suggest one. Nothing is trained in the end."""
     from minitransformer.finetune.many.find_rate import find_rate
 
-    if out is not None and (out.exists() or not out.absolute().parent.is_dir()):
-        raise typer.BadParameter(f"{out}: it exists, or its folder does not; give a new file")
-    found = find_rate(name, task, rows[0] if len(rows) == 1 else rows, columns=named_columns(columns), recipe=recipe)
+    if out is not None:
+        refuse_bad_place(out)
+    found = find_rate(name, task, rows, columns=columns, recipe=recipe)
     if out is not None:
         from minitransformer.finetune.report.pictures import rate_curve
 
         out.write_text(rate_curve(found.rates, found.losses, found.suggested), encoding="utf-8")
     typer.echo(json_format.dumps(asdict(found)) if json else as_table(found))
+
+
+def refuse_bad_place(out: Path) -> None:
+    """Raise before the work rather than after it: the file must be new, and in a folder to write to."""
+    folder = out.absolute().parent
+    if out.exists() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise typer.BadParameter(f"{out}: it exists, or its folder cannot be written to; give a new file")
 
 
 def as_table(found: "RateTest") -> str:

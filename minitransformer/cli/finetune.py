@@ -9,36 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minitransformer.cli.recipe_options import with_recipe
+from minitransformer.cli.row_options import BASE, ROWS, Columns, Dev, Json, TaskName, Test
 from minitransformer.finetune.recipe import Recipe
 
 if TYPE_CHECKING:
     from minitransformer.finetune.job import Run
     from minitransformer.finetune.loggers import Watch
 
-TASKS = "classify, regress, multilabel, tag, relation, span, choice, lm, mlm, translate, summarize, dialogue, image"
-
 
 @with_recipe
 def command(
-    name: Annotated[
-        str | None, typer.Argument(help='The model to start from: a hub id, a folder, or "package:NAME".')
-    ] = None,
-    rows: Annotated[
-        list[str] | None, typer.Argument(help="Files of rows; two text files, line by line, for translate.")
-    ] = None,
-    task: Annotated[str, typer.Option(help=f"{TASKS}.")] = "classify",
+    name: Annotated[str | None, typer.Argument(help=BASE)] = None,
+    rows: Annotated[list[str] | None, typer.Argument(help=ROWS)] = None,
+    task: TaskName = "classify",
     out: Annotated[Path | None, typer.Option(help="The new folder for the run and its model.")] = None,
-    dev: Annotated[str, typer.Option(help="Rows to choose the best weights by: a share, a number, or a file.")] = "0.1",
-    test: Annotated[str | None, typer.Option(help="Rows to judge those by at the end: likewise.")] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="What columns are called in the files: text=review,label=stars.")
-    ] = None,
+    dev: Dev = "0.1",
+    test: Test = None,
+    columns: Columns = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder, and with its recipe.")] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Train so often, with the seed and those after it: mean and deviation.")
     ] = None,
     log_to: Annotated[str, typer.Option(help="Draw the run with: tensorboard, wandb, or both with a comma.")] = "",
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: Json = False,
     *,
     recipe: Recipe,
 ) -> None:
@@ -49,7 +42,8 @@ def command(
     if log_to and seeds is not None:
         raise typer.BadParameter("--log-to goes with one run; leave out --seeds")
     if resume is not None:
-        if name is not None or out is not None or seeds is not None:
+        others = (name, out, seeds, test, columns)
+        if any(each is not None for each in others) or (task, dev) != ("classify", 0.1) or recipe != Recipe():
             raise typer.BadParameter("--resume FOLDER goes alone: model, rows and recipe are those of the run")
         with watching(log_to, resume) as watch:
             run = go_on(resume, watch=watch)
@@ -57,10 +51,10 @@ def command(
         if name is None or not rows or out is None:
             raise typer.BadParameter("give a model, files of rows, and --out FOLDER; or --resume FOLDER")
         given: dict[str, Any] = {
-            "rows": rows[0] if len(rows) == 1 else rows,
-            "dev": share_or_file(dev),
-            "test": None if test is None else share_or_file(test),
-            "columns": named_columns(columns),
+            "rows": rows,
+            "dev": dev,
+            "test": test,
+            "columns": columns,
         }
         if seeds is not None:
             train_seeds(name, task, given, out, seeds, recipe, json)
@@ -107,21 +101,3 @@ def summary(run: "Run") -> str:
 def figures(run: "Run") -> dict[str, Any]:
     """The same as data."""
     return {"folder": str(run.folder), "rows": run.rows, "metrics": run.metrics}
-
-
-def share_or_file(text: str) -> float | str:
-    """A share such as 0.1, a number of rows such as 200, or the name of a file."""
-    try:
-        return int(text) if text.isdigit() else float(text)
-    except ValueError:
-        return text
-
-
-def named_columns(text: str | None) -> dict[str, str] | None:
-    """text=review,label=stars as a dict."""
-    if text is None:
-        return None
-    pairs = [part.partition("=") for part in text.split(",")]
-    if not all(ours.strip() and theirs.strip() for ours, _, theirs in pairs):
-        raise typer.BadParameter(f"got {text!r}, expected our name=the file's name, such as text=review,label=stars")
-    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}

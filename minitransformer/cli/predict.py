@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from minitransformer.cli.finetune import named_columns
+from minitransformer.cli.row_options import Columns, Tuned
 from minitransformer.errors import DataError, StorageError
+from minitransformer.finetune.recipe import Recipe
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
+    name: Tuned,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(help="Texts or, for a model that reads images, image files; by default standard input's lines."),
@@ -21,24 +22,30 @@ def command(
     data: Annotated[
         str | None, typer.Option(help="A file of rows, as finetune reads them; labels are not needed.")
     ] = None,
-    columns: Annotated[str | None, typer.Option(help="What columns are called in the file: text=review.")] = None,
+    columns: Columns = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts or images computed together.")] = 32,
     out: Annotated[Path | None, typer.Option(help="Write the answers to this file, one JSON object a line.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Print the model's answer to each input: a label with its probability, entities, an answer, a translation."""
     from minitransformer.finetune.data import rows_of
+    from minitransformer.finetune.folder import refuse_unfinished
+    from minitransformer.finetune.forward import place
     from minitransformer.loading import load
 
     if data is not None and inputs:
         raise typer.BadParameter("give texts or --data, not both")
     if data is None and not inputs and sys.stdin.isatty():
         raise typer.BadParameter("nothing to answer; give texts or image files, --data FILE, or pipe one a line")
+    refuse_unfinished(Path(name))
     model = load(name)
+    place(model.transformer, Recipe())
     given: list[Any]
     if data is not None:
-        given = list(rows_of(data, model.task_name, named_columns(columns), targets=False))
+        given = list(rows_of(data, model.task_name, columns, targets=False))
     else:
+        if model.task_name != "image":
+            refuse_files(inputs or [])
         given = [from_line(text) for text in inputs or lines_of_input()]
     answers = model.predict(given, batch_size=batch_size)
     if out is not None:
@@ -49,6 +56,13 @@ def command(
         return
     for answer in answers:
         typer.echo(as_json(answer) if json else str(answer))
+
+
+def refuse_files(inputs: list[str]) -> None:
+    """Raise where a text is the name of a file: the model would answer about the name."""
+    for text in inputs:
+        if len(text) < 256 and Path(text).is_file():
+            raise typer.BadParameter(f"{text} is a file; for the rows in it: --data {text}")
 
 
 def lines_of_input() -> list[str]:

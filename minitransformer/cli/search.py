@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minitransformer.cli.finetune import TASKS, named_columns, share_or_file
 from minitransformer.cli.recipe_options import with_recipe
+from minitransformer.cli.row_options import Base, Columns, Dev, Json, Rows, TaskName, Test
 from minitransformer.finetune.many.space import PAPERS
 from minitransformer.finetune.recipe import Recipe
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @with_recipe
 def command(
-    name: Annotated[str, typer.Argument(help='The model to start from: a hub id, a folder, or "package:NAME".')],
-    rows: Annotated[list[str], typer.Argument(help="Files of rows; two text files, line by line, for translate.")],
+    name: Base,
+    rows: Rows,
     out: Annotated[Path, typer.Option(help="The folder for all trials, new or that of this search.")],
     space: Annotated[
         str, typer.Option(help='Values, "epochs=2,3 train=head,lora", or ranges, "learning_rate=1e-6..1e-4:log".')
@@ -30,13 +30,11 @@ def command(
         "grid"
     ),
     trials: Annotated[int | None, typer.Option(help="How many; by default all of a grid, else 20.")] = None,
-    task: Annotated[str, typer.Option(help=f"{TASKS}.")] = "classify",
-    dev: Annotated[str, typer.Option(help="Rows to choose the best by: a share, a number, or a file.")] = "0.1",
-    test: Annotated[str | None, typer.Option(help="Rows to judge the best by: likewise.")] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="What columns are called in the files: text=review,label=stars.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    task: TaskName = "classify",
+    dev: Dev = "0.1",
+    test: Test = None,
+    columns: Columns = None,
+    json: Json = False,
     *,
     recipe: Recipe,
 ) -> None:
@@ -47,14 +45,14 @@ def command(
         found = search(
             name,
             task,
-            rows[0] if len(rows) == 1 else rows,
+            rows,
             out=out,
             space=space,
             sampler=sampler,
             trials=trials,
-            dev=share_or_file(dev),
-            test=None if test is None else share_or_file(test),
-            columns=named_columns(columns),
+            dev=dev,
+            test=test,
+            columns=columns,
             recipe=recipe,
             watch=watch,
         )

@@ -1,5 +1,6 @@
 """The rows of a run, in their three parts."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,10 @@ from typing import Any
 from minitransformer.errors import DataError
 from minitransformer.finetune.rows import fingerprint, read_rows, split_rows
 from minitransformer.finetune.rows.documents import cut_document
+from minitransformer.storage import resolve
+from minitransformer.tasks import TASKS
 from minitransformer.tasks.task import Row
 
-UNSTRATIFIED = ("regress", "multilabel", "choice")  # tasks whose labels are no classes
-OF_DOCUMENTS = ("lm", "mlm")  # tasks whose rows are whole documents
 Source = str | PathLike[str] | Sequence[str | PathLike[str]] | Sequence[Mapping[str, Any]]
 
 
@@ -60,9 +61,9 @@ def splits(
 
 def _hold_out(task: str, rows: list[Row], *, dev: float, test: float, seed: int) -> tuple[list[Row], ...]:
     counted = any(isinstance(part, int) and part for part in (dev, test))  # a number of rows, of one?
-    if task in OF_DOCUMENTS and len(rows) == 1 and not counted:
+    if TASKS[task].kind.documents and len(rows) == 1 and not counted:
         return cut_document(rows[0], dev=dev, test=test)
-    return split_rows(rows, dev=dev, test=test, stratify=None if task in UNSTRATIFIED else "label", seed=seed)
+    return split_rows(rows, dev=dev, test=test, stratify="label" if TASKS[task].kind.has_classes else None, seed=seed)
 
 
 def rows_of(source: Any, task: str, columns: Mapping[str, str] | None, *, targets: bool = True) -> list[Row]:
@@ -86,6 +87,20 @@ def renamed(row: Row, columns: Mapping[str, str]) -> Row:
     if missing:
         raise DataError(f"{row.where}: no column {missing[0]!r} among {', '.join(map(str, row))}")
     return Row({**row, **{ours: row[theirs] for ours, theirs in columns.items()}}, where=row.where)
+
+
+def facts_of(name: str | PathLike[str], task: str, parts: Splits) -> dict[str, Any]:
+    """What a run is a function of, besides its recipe; a folder may hold other weights when the run goes on."""
+    return {"name": place_of(name), "weights_sha256": weights_hash(name), "task": task, **parts.facts()}
+
+
+def weights_hash(name: str | PathLike[str]) -> str:
+    """A hash of a model's files of weights."""
+    whole = hashlib.sha256()
+    for path in sorted(resolve(name).glob("*.safetensors")):
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
 
 
 def place_of(name: str | PathLike[str]) -> str:

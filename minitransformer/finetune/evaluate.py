@@ -9,13 +9,13 @@ from typing import Any
 from minitransformer.errors import DataError
 from minitransformer.finetune.data import Source, rows_of
 from minitransformer.finetune.distributed import World
-from minitransformer.finetune.folder import DATA, data_of, recipe_of
+from minitransformer.finetune.folder import DATA, data_of, recipe_of, refuse_unfinished
 from minitransformer.finetune.forward import place
 from minitransformer.finetune.job import judge
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.start import make_task
 from minitransformer.loading import load
-from minitransformer.metrics import LOWER_IS_BETTER, confusion_matrix
+from minitransformer.metrics import LOWER_IS_BETTER, confusion_matrix, goodness
 from minitransformer.pretrained import Pretrained
 from minitransformer.tasks import Prediction
 from minitransformer.tasks.task import Row, Task
@@ -34,15 +34,15 @@ class Evaluation:
 
     def per_row(self) -> list[float]:
         """How good each answer is, by the score that the task has for a single row; higher is better."""
-        sign = -1 if self.task.row_metric in LOWER_IS_BETTER else 1
+        metric = self.task.kind.row_metric
         pairs = zip(self.answers, self.rows, strict=True)
-        return [sign * self.task.score([answer], [row])[self.task.row_metric] for answer, row in pairs]
+        return [goodness(metric, self.task.score([answer], [row])[metric]) for answer, row in pairs]
 
     def worst(self, count: int) -> list[tuple[Row, Any]]:
         """The rows with the lowest scores, and the answers; of those that are alike, the surest first."""
         values, sure = self.per_row(), [getattr(answer, "score", 0.0) for answer in self.answers]
         places = sorted(range(len(values)), key=lambda place: (values[place], -sure[place]))
-        perfect = 0.0 if self.task.row_metric in LOWER_IS_BETTER else PERFECT.get(self.task.row_metric, 1.0)
+        perfect = 0.0 if self.task.kind.row_metric in LOWER_IS_BETTER else PERFECT.get(self.task.kind.row_metric, 1.0)
         return [(self.rows[place], self.answers[place]) for place in places[:count] if values[place] < perfect]
 
     def confusion(self) -> tuple[list[list[int]], tuple[str, ...]] | None:
@@ -73,6 +73,8 @@ def evaluate(
     `batch_size`: rows computed together; of a run, by default as many as in its recipe.
     Raises a DataError for rows that cannot be used.
     """
+    if not isinstance(name, Pretrained):
+        refuse_unfinished(Path(name))
     model = name if isinstance(name, Pretrained) else load(name)
     recipe = Recipe()
     if not isinstance(name, Pretrained) and (Path(name) / DATA).is_file():

@@ -40,7 +40,7 @@ def finish(job: Job, facts: Mapping[str, Any]) -> Run:
     if world().first:
         with atomic_folder(job.out) as staging:
             job.model.write(staging)
-            if job.recipe.train == "lora" and not getattr(job.task, "added_tokens", ()):
+            if job.recipe.train == "lora" and not job.task.kind.added_tokens:
                 job.model.save_adapter(staging / folder.ADAPTER)  # the model itself has it merged
             read_back(job, staging)
         with atomic_folder(job.out) as staging:

@@ -34,6 +34,10 @@ CHECKPOINTS, ADAPTER = "checkpoints", "adapter"
 
 def refuse_full_folder(out: Path) -> None:
     """Raise before the work rather than after it: the folder must be new or empty, and in a place to write to."""
+    try:
+        out.exists()
+    except OSError as error:
+        raise StorageError(f"{out!s:.60}: no name for a folder: {error.strerror}; give another") from None
     if (out / RECIPE).is_file():
         raise MiniTransformerError(f"{out}: it holds a run already; go on with it (resume), or give a new folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -64,12 +68,21 @@ def check_same(out: Path, recipe: Recipe, data: Mapping[str, Any]) -> None:
     if changed:
         raise DataError(f"{out}: it holds a run of another recipe: {'; '.join(changed)}. Give a new folder")
     then = data_of(out)
-    for name in ("name", "task", "sha256"):
+    for name, what in {"name": "model", "weights_sha256": "model", "task": "task", "sha256": "data"}.items():
         if then.get(name) != data[name]:
             raise DataError(
-                f"{out}: it holds a run over other data: {name} was {then.get(name)!r}, is {data[name]!r}. "
+                f"{out}: it holds a run of another {what}: {name} was {then.get(name)!r}, is {data[name]!r}. "
                 f"Give a new folder"
             )
+
+
+def refuse_unfinished(name: Path) -> None:
+    """Raise where this is the folder of a run that has no model yet, or of several runs."""
+    if (name / RECIPE).is_file() and not (name / METRICS).is_file():
+        raise NotFoundError(f"{name}: the run there is not finished; go on with it: --resume {name}")
+    several = sorted(each.parent.name for each in name.glob(f"*/{RECIPE}"))
+    if several and not (name / RECIPE).is_file():
+        raise NotFoundError(f"{name}: it holds several runs; give one of them, such as {name / several[0]}")
 
 
 def recipe_of(out: Path) -> Recipe:

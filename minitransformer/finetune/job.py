@@ -1,5 +1,6 @@
 """What a run is made of and what it gives, and how its model is judged."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from minitransformer.finetune.data import Splits
 from minitransformer.finetune.distributed import World, gathered, world
+from minitransformer.finetune.faults import out_of_memory
 from minitransformer.finetune.loop import Event
 from minitransformer.finetune.randomness import seeded
 from minitransformer.finetune.recipe import Recipe
@@ -61,8 +63,7 @@ def judge(
     batches = [by_length[i : i + size] for i in range(0, len(examples), size)]
     mine = []
     for number in range(here.rank, len(batches), here.size):
-        with seeded(recipe.seed, number):
-            mine.append(read(model.transformer, task, [examples[i] for i in batches[number]], batch_size=size))
+        mine.append(as_memory_allows(model, task, [examples[i] for i in batches[number]], recipe.seed, number))
     by_process = gathered(mine) if here.size > 1 else [mine]
     readings = [by_process[number % here.size][number // here.size] for number in range(len(batches))]
     decoded: list[Any] = [None] * len(examples)
@@ -71,3 +72,16 @@ def judge(
             decoded[i] = found
     whole_reading = Reading(decoded, sum(each.loss for each in readings), sum(each.judged for each in readings))
     return scores(task, rows, examples, whole_reading)
+
+
+def as_memory_allows(model: Pretrained, task: Task, examples: Sequence[Example], *seed: int) -> Reading:
+    """What the model makes of these examples, read at once; where there is no memory for that, in smaller parts."""
+    size = len(examples)
+    while True:
+        try:
+            with seeded(*seed):
+                return read(model.transformer, task, examples, batch_size=size)
+        except RuntimeError as error:
+            if size == 1 or not out_of_memory(error):
+                raise
+        size = math.ceil(size / 2)  # outside `except`, which keeps tensors alive

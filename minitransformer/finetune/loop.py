@@ -21,7 +21,7 @@ from minitransformer.finetune.randomness import seeded
 from minitransformer.finetune.recipe import Recipe, schedule
 from minitransformer.finetune.sharded import clip, gradient_norm, whole
 from minitransformer.finetune.what_trains import unfreeze
-from minitransformer.metrics import LOWER_IS_BETTER
+from minitransformer.metrics import goodness
 from minitransformer.model import Transformer
 from minitransformer.tasks.task import Example, Task
 
@@ -169,8 +169,7 @@ def judge(state: State, scores: Mapping[str, float], recipe: Recipe, task: Task)
     if metric not in scores:
         raise MiniTransformerError(f"metric: got {metric!r}, expected one of {', '.join(scores)}")
     value = scores[metric]
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    better = not math.isnan(value) and (state.best is None or sign * value > sign * state.best)
+    better = not math.isnan(value) and (state.best is None or goodness(metric, value) > goodness(metric, state.best))
     if better:
         state.best, state.best_step, state.since_best = value, state.step, 0
     else:
@@ -180,4 +179,4 @@ def judge(state: State, scores: Mapping[str, float], recipe: Recipe, task: Task)
 
 def metric_of(recipe: Recipe, task: Task) -> str:
     """The score that says which weights are the best."""
-    return recipe.metric or task.metric
+    return recipe.metric or task.kind.metric

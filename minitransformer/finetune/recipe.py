@@ -14,6 +14,7 @@ CHOICES = {
     "schedule": ("linear", "cosine", "constant", "polynomial", "inverse_sqrt"),
     "dtype": ("float32", "bfloat16", "float16"),
 }
+MOST_EPOCHS, MOST_STEPS = 10_000, 10_000_000  # a run is planned in advance
 
 
 def _option(default: Any, about: str) -> Any:
@@ -89,11 +90,13 @@ class Recipe:
             _check(name, value, " or ".join("nothing" if each is NoneType else each.__name__ for each in kinds), right)
         for name in ("lora_rank", "adapter_size", "batch_size", "keep"):
             _check(name, getattr(self, name), "1 or more", getattr(self, name) >= 1)
-        for name in ("steps", "batch_tokens", "micro_batch_size", "patience", "save_every"):
+        for name in ("batch_tokens", "micro_batch_size", "patience", "save_every"):
             _check_if_given(self, name, "1 or more", lambda value: value >= 1)
         for name in ("learning_rate", "head_learning_rate"):
             _check_if_given(self, name, "above 0", lambda value: 0 < value < math.inf)
-        for name in ("epochs", "lora_alpha", "layer_decay", "eps", "max_grad_norm", "evaluate_every"):
+        _check("epochs", self.epochs, f"above 0, up to {MOST_EPOCHS:,}", 0 < self.epochs <= MOST_EPOCHS)
+        _check_if_given(self, "steps", f"1 to {MOST_STEPS:,}", lambda value: 1 <= value <= MOST_STEPS)
+        for name in ("lora_alpha", "layer_decay", "eps", "max_grad_norm", "evaluate_every"):
             _check(name, getattr(self, name), "above 0", 0 < getattr(self, name) < math.inf)
         for name in ("unfreeze_every", "reinitialise_top", "warmup", "weight_decay"):
             _check(name, getattr(self, name), "0 or more", 0 <= getattr(self, name) < math.inf)

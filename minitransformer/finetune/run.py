@@ -1,5 +1,6 @@
 """A whole run: rows, a model, the loop, scores on rows it has not seen, a folder that is read back before it counts."""
 
+import signal
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -7,21 +8,29 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from minitransformer.errors import ConfigError, MiniTransformerError, NotFiniteError, StoppedError, StorageError
+from minitransformer.errors import (
+    ConfigError,
+    CorruptFileError,
+    MiniTransformerError,
+    NotFiniteError,
+    StoppedError,
+    StorageError,
+)
 from minitransformer.finetune import folder
 from minitransformer.finetune.checkpoints import State, newest, save_state
-from minitransformer.finetune.data import Source, on_disk, place_of, splits
+from minitransformer.finetune.data import Source, facts_of, on_disk, splits
 from minitransformer.finetune.distributed import gathered, joined, of_first, wait, world
 from minitransformer.finetune.finish import finish
 from minitransformer.finetune.forward import deterministic, place, recomputing
 from minitransformer.finetune.job import Job, Run, judged
-from minitransformer.finetune.loop import Event, train
+from minitransformer.finetune.loop import Event, metric_of, train
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.signals import stop_signals
 from minitransformer.finetune.start import check_task, make_task, start
 from minitransformer.tasks.task import Example, Task
 
 Watch = Callable[[Event], None]
+GIVEN = ("rows", "dev", "test", "columns", "split_seed")  # what a run reads its rows by, and goes on with
 
 
 def run(
@@ -53,8 +62,8 @@ def run(
         examples = learned.encode(parts.train)
         rehearse(job)
 
-        facts = {"name": place_of(name), "task": task, "labels": list(getattr(the_task, "labels", ())), **parts.facts()}
-        facts["given"] = on_disk(rows=rows, dev=dev, test=test, columns=columns, split_seed=split_seed)
+        facts = {**facts_of(name, task, parts), "labels": list(getattr(the_task, "labels", ()))}
+        facts["given"] = on_disk(**dict(zip(GIVEN, (rows, dev, test, columns, split_seed), strict=True)))
         if resume:
             folder.check_same(out, recipe, facts)
         elif here.first:
@@ -64,7 +73,14 @@ def run(
             raise StorageError(f"{out}: process {here.rank} does not see it; give a folder that all machines share")
         with recomputing(model.transformer, recipe):
             follow(job, learned, examples, watch)
-        return finish(job, facts)
+        try:
+            return finish(job, facts)
+        except KeyboardInterrupt:
+            raise StoppedError(
+                f"{out}: stopped while the model was judged and written; its checkpoints are complete, and --resume "
+                f"{out} does the rest",
+                signal.SIGINT,
+            ) from None
 
 
 def resume(out: str | PathLike[str], *, watch: Watch | None = None) -> Run:
@@ -76,6 +92,8 @@ def resume(out: str | PathLike[str], *, watch: Watch | None = None) -> Run:
             raise MiniTransformerError(
                 f"{out}: its rows were no files; call finetune with them, the same recipe, and resume=True"
             )
+        if set(given) != set(GIVEN) or not {"name", "task"} <= set(data):
+            raise CorruptFileError(f"{out / folder.DATA}: it is not what a run writes; give the folder of a run")
         return run(data["name"], data["task"], **given, out=out, recipe=recipe, resume=True, watch=watch)
 
 
@@ -122,6 +140,6 @@ def rehearse(job: Job) -> None:
             raise ConfigError(f"{field}: got {getattr(job.recipe, field)!r}, but there are no dev rows to judge by")
     if few:
         _, found = judged(job, few, [example for example in job.dev if example.row < len(few)])
-        metric = job.recipe.metric or job.task.metric
+        metric = metric_of(job.recipe, job.task)
         if metric not in found:
             raise MiniTransformerError(f"metric: got {metric!r}, expected one of {', '.join(found)}")

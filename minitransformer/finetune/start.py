@@ -20,11 +20,9 @@ from minitransformer.storage import resolve
 from minitransformer.storage.files import open_regular
 from minitransformer.tasks import TASKS
 from minitransformer.tasks.labels import label_names
-from minitransformer.tasks.task import Criterion, Row, Task
+from minitransformer.tasks.task import Criterion, Row, Task, label_number
 
 MOST_OF_A_TEMPLATE = 1 << 20  # bytes
-UNSMOOTHED = ("regress", "multilabel", "span")  # tasks without classes to be less sure of
-CLASSED = ("classify", "relation", "tag", "image")  # tasks whose classes can have weights
 
 
 def start(name: str, task: str, labelled: Sequence[Row], recipe: Recipe) -> tuple[Pretrained, Recipe]:
@@ -32,25 +30,26 @@ def start(name: str, task: str, labelled: Sequence[Row], recipe: Recipe) -> tupl
 
     `labelled`: rows that say which labels there are.
     """
-    kind = TASKS[task]
-    labels: Any = kind.labels_of(labelled) or getattr(kind, "outputs", None)
+    kind = TASKS[task].kind
+    labels: Any = kind.outputs if kind.labels_of is None else kind.labels_of(labelled)
     raw = raw_config_of(name)
     if isinstance(labels, tuple) and set(label_names(raw)) == set(labels):
         labels = label_names(raw)  # in the order of the head that the model has for them
     with seeded(recipe.seed):
         new_head = needs_new_head(raw, kind.head, labels)
-        model = load(name, head=kind.head, labels=labels, new_head=new_head, config={**getattr(kind, "config", {})})
+        model = load(name, head=kind.head, labels=labels, new_head=new_head, config=dict(kind.config))
         check_reads_one_way(model, kind.head)
-        added = getattr(kind, "added_tokens", ())
-        if added and recipe.train == "adapter":
+        if kind.added_tokens and recipe.train == "adapter":
             raise ConfigError(f"train: got 'adapter', but {task} adds tokens, which an adapter does not hold; try lora")
-        if added:
-            model.add_tokens(added)
+        if kind.added_tokens:
+            model.add_tokens(kind.added_tokens)
         if recipe.chat_template is not None:
             recipe = replace(recipe, chat_template=template(recipe.chat_template))
             model.tokenizer.chat_template = recipe.chat_template  # it is saved with the model
         if recipe.prefix:
             model.raw_config["prefix"] = recipe.prefix  # so that whoever loads the model puts it there, too
+        if "max_target_length" in kind.options:
+            model.raw_config["max_target_length"] = recipe.max_target_length  # likewise
         if task == "span":  # likewise: whether the model has learned to say that there is no answer
             model.raw_config["answers_may_be_empty"] = any(row.get("answers") == [] for row in labelled)
         if recipe.learning_rate is None:
@@ -87,7 +86,10 @@ def template(given: str) -> str:
     if "{" in given:
         return given
     with open_regular(Path(given)) as file:
-        return file.read(MOST_OF_A_TEMPLATE).decode("utf-8")
+        try:
+            return file.read(MOST_OF_A_TEMPLATE).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"chat_template: {given}: not UTF-8 at byte {error.start}") from None
 
 
 def usual_rate(model: Pretrained, train: str) -> float:
@@ -104,17 +106,18 @@ def make_task(name: str, model: Pretrained, recipe: Recipe, training: Sequence[R
 
     `training`: the rows to learn from; without them the task is to judge by, and no class counts more than another.
     """
+    longest = [length for length in (recipe.max_length, model.max_length) if length is not None]
     criterion = Criterion()
     if training:
         criterion = Criterion(class_weights(name, model, training, recipe), recipe.label_smoothing)
     return model.task(
         name,
-        max_length=min((n for n in (recipe.max_length, model.max_length) if n is not None), default=None),
         criterion=criterion,
         stride=recipe.stride,
         max_target_length=recipe.max_target_length,
         flip=recipe.flip,
         **({"prefix": recipe.prefix} if recipe.prefix else {}),
+        **({"max_length": min(longest)} if longest else {}),
     )
 
 
@@ -125,27 +128,27 @@ def class_weights(name: str, model: Pretrained, training: Sequence[Row], recipe:
     """
     if recipe.class_weights is None:
         return None
-    if name not in CLASSED:
-        raise DataError(f"class_weights: got {recipe.class_weights!r}, but {name} has no classes")
     if recipe.class_weights == "auto":
-        counts = Counter(tag for row in training for tag in (row["tags"] if name == "tag" else [row.name("label")]))
+        labels_in = TASKS[name].kind.labels_in
+        counts = Counter(label for row in training for label in labels_in(row))
         total = sum(counts.values())
         return torch.tensor([total / (len(model.labels) * max(1, counts[label])) for label in model.labels])
-    weights = dict.fromkeys(model.labels, 1.0)
+    weights, numbers = torch.ones(len(model.labels)), {label: i for i, label in enumerate(model.labels)}
     for part in recipe.class_weights.split(","):
-        label, _, number = part.rpartition("=")
+        label, _, weight = part.rpartition("=")
         try:
-            weights[label.strip()] = float(number)
+            weights[label_number(numbers, label.strip(), "class_weights")] = float(weight)
         except ValueError:
             raise DataError(f"class_weights: got {part!r}, expected label=number, or 'auto'") from None
-    if len(weights) != len(model.labels) or not all(0 < weight < float("inf") for weight in weights.values()):
-        raise DataError(f"class_weights: expected a number above 0 for some of {', '.join(model.labels)}")
-    return torch.tensor([weights[label] for label in model.labels])
+    if not (torch.isfinite(weights) & (weights > 0)).all():
+        raise DataError(f"class_weights: got {recipe.class_weights!r}, expected numbers above 0")
+    return weights
 
 
 def check_task(task: str, recipe: Recipe) -> None:
     """Raise a ConfigError for a task that there is not, or for what the recipe wants and the task has not."""
     if task not in TASKS:
         raise ConfigError(f"task: got {task!r}, expected one of {', '.join(TASKS)}")
-    if recipe.label_smoothing and task in UNSMOOTHED:
-        raise ConfigError(f"label_smoothing: got {recipe.label_smoothing}, but {task} learns no classes; leave it out")
+    for field in dict.fromkeys(option for each in TASKS.values() for option in each.kind.options):
+        if getattr(recipe, field) != getattr(Recipe(), field) and field not in TASKS[task].kind.options:
+            raise ConfigError(f"{field}: got {getattr(recipe, field)!r}, but {task} has no use for it; leave it out")

@@ -9,6 +9,11 @@ from minitransformer.metrics.checks import check_rows
 LOWER_IS_BETTER = frozenset({"loss", "perplexity", "mse", "mae"})  # of all other metrics more is better
 
 
+def goodness(metric: str, value: float) -> float:
+    """The value of a metric, or what is opposite to it, so that more is better."""
+    return -value if metric in LOWER_IS_BETTER else value
+
+
 def paired_bootstrap(
     scores_a: Sequence[float], scores_b: Sequence[float], *, samples: int = 1000, seed: int = 0
 ) -> dict[str, float]:

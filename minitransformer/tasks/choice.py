@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from minitransformer.errors import DataError, InputError
+from minitransformer.errors import DataError
 from minitransformer.metrics import classification
 from minitransformer.model import Transformer
 from minitransformer.model.heads import SumAndCount
-from minitransformer.tasks.task import Criterion, Example, Row
+from minitransformer.tasks.task import Criterion, Example, Kind, Row, columns_row
 from minitransformer.text import Batch, Tokenizer
 
 
@@ -31,26 +31,25 @@ class Chosen:
 class Choice:
     """Rows: prompt, choices, a list of texts, and label, the place of the right one, from 0."""
 
-    head: ClassVar = "multiple-choice"
-    metric: ClassVar = "accuracy"
-    row_metric: ClassVar = "accuracy"
+    kind: ClassVar = Kind(
+        head="multiple-choice",
+        metric="accuracy",
+        row_metric="accuracy",
+        inputs=("prompt", "choices"),
+        targets=("label",),
+        labels_in=lambda row: [str(right_choice(row))],
+        options=("label_smoothing",),
+    )
 
     def __init__(self, tokenizer: Tokenizer, max_length: int | None, *, label_smoothing: float = 0.0) -> None:
         self.tokenizer, self.max_length = tokenizer, max_length
         self.criterion = Criterion(label_smoothing=label_smoothing)
 
-    @staticmethod
-    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
-        """None: the choices differ from row to row."""
-        return ()
-
     def row(self, given: Any) -> Row:
         """A row of a prompt and its choices (a tuple), or of columns."""
         if isinstance(given, tuple) and len(given) == 2:
             return Row(prompt=given[0], choices=given[1], where="a prompt and its choices")
-        if isinstance(given, dict):
-            return given if isinstance(given, Row) else Row(given)
-        raise InputError(f"got {given!r:.60}, expected a tuple of a prompt and a list of choices, or a dict of columns")
+        return columns_row(given, "a tuple of a prompt and a list of choices")
 
     def encode(self, rows: Sequence[Row], *, targets: bool = True) -> list[Example]:
         """An example for each row; its target is the place of the right choice."""

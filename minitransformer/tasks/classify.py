@@ -11,7 +11,7 @@ from minitransformer.errors import DataError
 from minitransformer.metrics import classification
 from minitransformer.model import Transformer
 from minitransformer.model.heads import SumAndCount
-from minitransformer.tasks.task import Criterion, Example, Row, label_number, pad
+from minitransformer.tasks.task import Criterion, Example, Kind, Row, label_number, pad
 from minitransformer.tasks.texts import text_examples, text_row
 from minitransformer.text import Batch, Tokenizer
 
@@ -28,13 +28,40 @@ class Prediction:
         return f"{self.label:<12} {self.score:6.1%}  {self.text}"
 
 
+def own_label(row: Row) -> list[str]:
+    """The one label of a row."""
+    return [row.name("label")]
+
+
+def own_labels(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The labels of these rows, sorted. A DataError for fewer than two, or for too many to be classes."""
+    names = [row.name("label") for row in rows]
+    found = tuple(sorted(set(names)))
+    if len(found) < 2:
+        raise DataError(f"{rows[0].where}: all {len(names)} rows have the label {found[0]!r}; nothing to tell apart")
+    if len(found) > 1000 or len(found) * 2 > len(names):
+        raise DataError(
+            f"{rows[0].where}: {names[0]!r:.60} and so on, {len(found)} different labels in {len(names)} rows; is this "
+            f"the right column?"
+        )
+    return found
+
+
 class Classify:
     """Rows: text, perhaps pair, and label, the name of a class."""
 
-    head: ClassVar = "sequence-classification"
-    metric: ClassVar = "accuracy"
-    row_metric: ClassVar = "accuracy"
-    config: ClassVar[dict[str, Any]] = {"problem_type": "single_label_classification"}
+    kind: ClassVar = Kind(
+        head="sequence-classification",
+        metric="accuracy",
+        row_metric="accuracy",
+        inputs=("text",),
+        targets=("label",),
+        more=("pair",),
+        labels_in=own_label,
+        labels_of=own_labels,
+        options=("label_smoothing", "class_weights"),
+        config={"problem_type": "single_label_classification"},
+    )
 
     def __init__(
         self,
@@ -45,11 +72,6 @@ class Classify:
     ) -> None:
         self.tokenizer, self.labels, self.max_length, self.criterion = tokenizer, tuple(labels), max_length, criterion
         self.numbers = {label: i for i, label in enumerate(labels)}
-
-    @staticmethod
-    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
-        """The labels of these rows, sorted. A DataError if there are fewer than two, or as good as one for each row."""
-        return label_set([row.name("label") for row in rows])
 
     def row(self, given: Any) -> Row:
         """See `text_row`."""
@@ -95,13 +117,3 @@ def most_probable(model: Transformer, batch: Mapping[str, Tensor], labels: Seque
     logits = model(**{name: x for name, x in batch.items() if name != "labels"}).logits  # [B labels]
     scores, best = torch.softmax(logits.float(), -1).max(-1)  # [B]
     return [(labels[i], score) for i, score in zip(best.tolist(), scores.tolist(), strict=True)]
-
-
-def label_set(names: Sequence[str]) -> tuple[str, ...]:
-    """These names, sorted and each once. A DataError for fewer than two, or for too many to be classes."""
-    found = tuple(sorted(set(names)))
-    if len(found) < 2:
-        raise DataError(f"all {len(names)} rows have the label {found[0]!r}; there is nothing to tell apart")
-    if len(found) > 1000 or len(found) * 2 > len(names):
-        raise DataError(f"{len(found)} different labels in {len(names)} rows; is this the right column?")
-    return found

@@ -13,8 +13,8 @@ from minitransformer.images import ImageProcessor, names_of
 from minitransformer.metrics import classification
 from minitransformer.model import Transformer
 from minitransformer.model.heads import SumAndCount
-from minitransformer.tasks.classify import Prediction, label_set, most_probable
-from minitransformer.tasks.task import Criterion, Example, Row, label_number
+from minitransformer.tasks.classify import Prediction, most_probable, own_label, own_labels
+from minitransformer.tasks.task import Criterion, Example, Kind, Row, columns_row, label_number
 from minitransformer.text import Batch
 
 
@@ -24,9 +24,16 @@ class ClassifyImages:
     `flip`: in training, half of the images are shown mirrored, drawn anew each time.
     """
 
-    head: ClassVar = "image-classification"
-    metric: ClassVar = "accuracy"
-    row_metric: ClassVar = "accuracy"
+    kind: ClassVar = Kind(
+        head="image-classification",
+        metric="accuracy",
+        row_metric="accuracy",
+        inputs=("path",),
+        targets=("label",),
+        labels_in=own_label,
+        labels_of=own_labels,
+        options=("label_smoothing", "class_weights", "flip"),
+    )
 
     def __init__(
         self,
@@ -39,16 +46,9 @@ class ClassifyImages:
         self.image_processor, self.labels, self.criterion, self.flip = image_processor, tuple(labels), criterion, flip
         self.numbers = {label: i for i, label in enumerate(labels)}
 
-    @staticmethod
-    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
-        """The labels of these rows, sorted: see `label_set`."""
-        return label_set([row.name("label") for row in rows])
-
     def row(self, given: Any) -> Row:
         """A row of columns, or of an image: a path, a Pillow image, an array or a tensor."""
-        if isinstance(given, dict):
-            return given if isinstance(given, Row) else Row(given)
-        return Row(path=given, where="an image")
+        return columns_row(given, "an image") if isinstance(given, dict) else Row(path=given, where="an image")
 
     def encode(self, rows: Sequence[Row], *, targets: bool = True) -> list[Example]:
         """An example for each row; its target is the label's number. No image is opened yet."""

@@ -10,7 +10,7 @@ from minitransformer.errors import DataError, InputError, TokenizerError
 from minitransformer.model import Transformer
 from minitransformer.model.heads import IGNORED, SumAndCount
 from minitransformer.tasks.language import Judged, judged, of_rows, scores
-from minitransformer.tasks.task import Criterion, Example, Row, pad, token_labels
+from minitransformer.tasks.task import Criterion, Example, Kind, Row, columns_row, pad, token_labels
 from minitransformer.text import Batch, Tokenizer
 from minitransformer.text.chat import choose
 
@@ -32,9 +32,13 @@ class Dialogue:
     Of a conversation that is too long the oldest turns are left out; of one turn that is too long, the end.
     """
 
-    head: ClassVar = "causal-lm"
-    metric: ClassVar = "perplexity"
-    row_metric: ClassVar = "loss"
+    kind: ClassVar = Kind(
+        head="causal-lm",
+        metric="perplexity",
+        row_metric="loss",
+        inputs=("messages",),
+        options=("label_smoothing", "chat_template"),
+    )
 
     def __init__(
         self,
@@ -48,25 +52,18 @@ class Dialogue:
         self.tokenizer, self.max_length, self.criterion = tokenizer, max_length, criterion
         self.template = choose(tokenizer.chat_template, chat_template)
 
-    @staticmethod
-    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
-        """None: the vocabulary is what is to be told apart."""
-        return ()
-
     def row(self, given: Any) -> Row:
         """A row of messages, of what the user says, or of columns."""
         if isinstance(given, str):
             return Row(messages=[{"role": "user", "content": given}], where="a text")
         if isinstance(given, list):
             return Row(messages=given, where="a conversation")
-        if isinstance(given, dict):
-            return given if isinstance(given, Row) else Row(given)
-        raise InputError(f"got {given!r:.60}, expected messages, a text, or a dict of columns")
+        return columns_row(given, "messages, a text")
 
     def encode(self, rows: Sequence[Row], *, targets: bool = True) -> list[Example]:
         """An example for each row; its target is a label for each token, -100 where no answer stands."""
         if not targets:
-            raise InputError("predict: a model answers, one message at a time; try model.chat().say(text)")
+            raise InputError("predict: a model answers, one message at a time; try chat: model.chat().say(text)")
         found: dict[int, Example] = {}
         sizes: dict[int, int] = {}  # each row's tokens in full
         waiting = {place: up_to_last_answer(row) for place, row in enumerate(rows)}

@@ -15,7 +15,7 @@ from minitransformer.errors import DataError, InputError, TokenizerError
 from minitransformer.metrics import perplexity
 from minitransformer.model import Transformer
 from minitransformer.model.heads import IGNORED, SumAndCount
-from minitransformer.tasks.task import Criterion, Example, Row, pad, token_labels
+from minitransformer.tasks.task import Criterion, Example, Kind, Row, columns_row, pad, token_labels
 from minitransformer.text import Batch, Tokenizer
 
 MASKED, KEPT = 0.8, 0.1  # of the chosen tokens: shown as a mask, shown as they are; the others: as a random token
@@ -53,9 +53,14 @@ class CausalLM:
     document but its first is predicted once.
     """
 
-    head: ClassVar = "causal-lm"
-    metric: ClassVar = "perplexity"
-    row_metric: ClassVar = "loss"
+    kind: ClassVar = Kind(
+        head="causal-lm",
+        metric="perplexity",
+        row_metric="loss",
+        inputs=("text",),
+        options=("label_smoothing",),
+        documents=True,
+    )
 
     def __init__(
         self,
@@ -68,11 +73,6 @@ class CausalLM:
             raise InputError(f"max_length: got {max_length}, expected 2 or more: a token, and the one that comes next")
         self.tokenizer, self.max_length, self.criterion = tokenizer, max_length, criterion
 
-    @staticmethod
-    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
-        """None: the vocabulary is what is to be told apart."""
-        return ()
-
     def row(self, given: Any) -> Row:
         """See `document`."""
         return document(given)
@@ -80,7 +80,7 @@ class CausalLM:
     def encode(self, rows: Sequence[Row], *, targets: bool = True) -> list[Example]:
         """An example for each block; its target is the block itself."""
         if not targets:
-            raise InputError("predict: a language model goes on with a text; try model.generate(text)")
+            raise InputError("predict: a language model goes on with a text; try generate: model.generate(text)")
         examples = []
         for place, row in enumerate(rows):
             ids = self.tokens(row)
@@ -132,9 +132,14 @@ class MaskedLM:
     chosen, as in Liu et al. 2019 (RoBERTa), section 4.1. To predict, a text has masks, and the model fills them.
     """
 
-    head: ClassVar = "masked-lm"
-    metric: ClassVar = "perplexity"
-    row_metric: ClassVar = "loss"
+    kind: ClassVar = Kind(
+        head="masked-lm",
+        metric="perplexity",
+        row_metric="loss",
+        inputs=("text",),
+        options=("label_smoothing",),
+        documents=True,
+    )
 
     def __init__(
         self,
@@ -156,11 +161,6 @@ class MaskedLM:
         special = {tokenizer.backend.token_to_id(token) for token in tokenizer.special.values()}
         self.words = torch.tensor([number for number in range(len(tokenizer)) if number not in special])
         self.special = special - {tokenizer.unk_token_id, None}  # what stands for an unknown word is text
-
-    @staticmethod
-    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
-        """None: the vocabulary is what is to be told apart."""
-        return ()
 
     def row(self, given: Any) -> Row:
         """See `document`."""
@@ -260,9 +260,7 @@ def document(given: Any) -> Row:
     """A row of a text, or of columns."""
     if isinstance(given, str):
         return Row(text=given, where="a text")
-    if isinstance(given, dict):
-        return given if isinstance(given, Row) else Row(given)
-    raise InputError(f"got {given!r:.60}, expected a text, or a dict of columns")
+    return columns_row(given, "a text")
 
 
 def judged(model: Transformer, batch: Mapping[str, Tensor]) -> list[Judged]:

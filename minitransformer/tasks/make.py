@@ -84,4 +84,4 @@ def task_of_head(
 
 def knows_markers(tokenizer: Tokenizer) -> bool:
     """Whether the tokenizer has the tokens that mark two entities."""
-    return all(tokenizer.backend.token_to_id(token) is not None for token in Relation.added_tokens)
+    return all(tokenizer.backend.token_to_id(token) is not None for token in Relation.kind.added_tokens)

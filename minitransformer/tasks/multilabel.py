@@ -11,7 +11,7 @@ from minitransformer.errors import DataError
 from minitransformer.metrics import multilabel
 from minitransformer.model import Transformer
 from minitransformer.model.heads import SumAndCount
-from minitransformer.tasks.task import Example, Row, label_number, pad
+from minitransformer.tasks.task import Example, Kind, Row, label_number, pad
 from minitransformer.tasks.texts import text_examples, text_row
 from minitransformer.text import Batch, Tokenizer
 
@@ -30,22 +30,33 @@ class Labels:
         return f"{', '.join(self.labels) or '(none)'}  {self.text}"
 
 
+def names_of(row: Row) -> list[str]:
+    """The names in the column `labels`; there may be none."""
+    names = row.get("labels")
+    if not isinstance(names, list | tuple):
+        shown = f"{names!r:.60}" if "labels" in row else f"not among the columns {', '.join(row) or '(none)'}"
+        raise DataError(f"{row.where}: 'labels' is {shown}, expected a list of names, perhaps an empty one")
+    return [Row(where=row.where, labels=name).name("labels") for name in names]
+
+
 class Multilabel:
     """Rows: text, perhaps pair, and labels, a list of names, which may be empty."""
 
-    head: ClassVar = "sequence-classification"
-    metric: ClassVar = "f1_micro"
-    row_metric: ClassVar = "subset_accuracy"
-    config: ClassVar[dict[str, Any]] = {"problem_type": "multi_label_classification"}
+    kind: ClassVar = Kind(
+        head="sequence-classification",
+        metric="f1_micro",
+        row_metric="subset_accuracy",
+        inputs=("text",),
+        targets=("labels",),
+        more=("pair",),
+        labels_in=names_of,
+        labels_of=lambda rows: check_labels(sorted({name for row in rows for name in names_of(row)})),
+        config={"problem_type": "multi_label_classification"},
+    )
 
     def __init__(self, tokenizer: Tokenizer, labels: Sequence[str], max_length: int | None) -> None:
         self.tokenizer, self.labels, self.max_length = tokenizer, check_labels(labels), max_length
         self.numbers = {label: i for i, label in enumerate(labels)}
-
-    @staticmethod
-    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
-        """The labels of these rows, sorted. A DataError if there are fewer than two, or too many."""
-        return check_labels(sorted({name for row in rows for name in names_of(row)}))
 
     def row(self, given: Any) -> Row:
         """See `text_row`."""
@@ -92,15 +103,6 @@ class Multilabel:
     def _target(self, row: Row) -> list[float]:
         chosen = {label_number(self.numbers, name, row.where) for name in names_of(row)}
         return [float(number in chosen) for number in range(len(self.labels))]
-
-
-def names_of(row: Row) -> list[str]:
-    """The names in the column `labels`; there may be none."""
-    names = row.get("labels")
-    if not isinstance(names, list | tuple):
-        shown = f"{names!r:.60}" if "labels" in row else f"not among the columns {', '.join(row) or '(none)'}"
-        raise DataError(f"{row.where}: 'labels' is {shown}, expected a list of names, perhaps an empty one")
-    return [Row(where=row.where, labels=name).name("labels") for name in names]
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:

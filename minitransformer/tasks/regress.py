@@ -10,7 +10,7 @@ from torch import Tensor
 from minitransformer.metrics import regression
 from minitransformer.model import Transformer
 from minitransformer.model.heads import SumAndCount
-from minitransformer.tasks.task import Example, Row, pad
+from minitransformer.tasks.task import Example, Kind, Row, pad
 from minitransformer.tasks.texts import text_examples, text_row
 from minitransformer.text import Batch, Tokenizer
 
@@ -29,19 +29,19 @@ class Estimate:
 class Regress:
     """Rows: text, perhaps pair, and label, a number."""
 
-    head: ClassVar = "sequence-classification"
-    metric: ClassVar = "pearson"
-    row_metric: ClassVar = "mae"
-    config: ClassVar[dict[str, Any]] = {"problem_type": "regression"}
-    outputs: ClassVar = 1  # of the head, which has no names for them
+    kind: ClassVar = Kind(
+        head="sequence-classification",
+        metric="pearson",
+        row_metric="mae",
+        inputs=("text",),
+        targets=("label",),
+        more=("pair",),
+        outputs=1,
+        config={"problem_type": "regression"},
+    )
 
     def __init__(self, tokenizer: Tokenizer, max_length: int | None) -> None:
         self.tokenizer, self.max_length = tokenizer, max_length
-
-    @staticmethod
-    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
-        """None: the head's one output is the number itself."""
-        return ()
 
     def row(self, given: Any) -> Row:
         """See `text_row`."""

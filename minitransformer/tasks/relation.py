@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from tokenizers import Encoding
@@ -30,11 +31,7 @@ class Relation:
     `add_tokens` gives them to a model.
     """
 
-    head: ClassVar = "sequence-classification"
-    metric: ClassVar = "accuracy"
-    row_metric: ClassVar = "accuracy"
-    config: ClassVar[dict[str, Any]] = {"problem_type": "single_label_classification"}
-    added_tokens: ClassVar = MARKERS
+    kind: ClassVar = replace(Classify.kind, more=("head", "tail"), added_tokens=MARKERS)
 
     def __init__(
         self,
@@ -49,11 +46,6 @@ class Relation:
         self.labels = tuple(labels)
         self.classify = Classify(tokenizer, labels, max_length, criterion)
         self.tokenizer, self.max_length = tokenizer, max_length
-
-    @staticmethod
-    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
-        """See `Classify.labels_of`."""
-        return Classify.labels_of(rows)
 
     def row(self, given: Any) -> Row:
         """A row of a text with markers, or of columns."""

@@ -1,7 +1,7 @@
 """A text for a text: translations and summaries. Sutskever et al. 2014; Vaswani et al. 2017."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from minitransformer.generation import GenerationConfig, generate
 from minitransformer.metrics import bleu, chrf, rouge
 from minitransformer.model import Transformer
 from minitransformer.model.heads import SumAndCount
-from minitransformer.tasks.task import Criterion, Example, Row, pad, token_labels
+from minitransformer.tasks.task import Criterion, Example, Kind, Row, columns_row, pad, token_labels
 from minitransformer.text import Batch, Tokenizer, with_text
 
 
@@ -34,8 +34,6 @@ class Seq2Seq:
     `max_length` tokens, a target to `max_target_length`; num_beams: see `GenerationConfig`.
     """
 
-    head: ClassVar = "seq2seq-lm"
-
     def __init__(
         self,
         tokenizer: Tokenizer,
@@ -55,18 +53,11 @@ class Seq2Seq:
         self.prefix, self.max_target_length, self.num_beams = prefix, max_target_length, num_beams
         self.end = tokenizer.target.eos_token_id
 
-    @staticmethod
-    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
-        """None: the vocabulary is what is to be told apart."""
-        return ()
-
     def row(self, given: Any) -> Row:
         """A row of a source, or of columns."""
         if isinstance(given, str):
             return Row(source=given, where="a text")
-        if isinstance(given, dict):
-            return given if isinstance(given, Row) else Row(given)
-        raise InputError(f"got {given!r:.60}, expected a text, or a dict of columns")
+        return columns_row(given, "a text")
 
     def encode(self, rows: Sequence[Row], *, targets: bool = True) -> list[Example]:
         """An example for each row; its target is the token ids of what is to be written, the end token included."""
@@ -135,8 +126,14 @@ class Seq2Seq:
 class Translate(Seq2Seq):
     """Rows: source, and target, the same in another language."""
 
-    metric: ClassVar = "bleu"
-    row_metric: ClassVar = "chrf"
+    kind: ClassVar = Kind(
+        head="seq2seq-lm",
+        metric="bleu",
+        row_metric="chrf",
+        inputs=("source",),
+        targets=("target",),
+        options=("label_smoothing", "prefix", "max_target_length"),
+    )
 
     def score(self, answers: Sequence[Written], rows: Sequence[Row]) -> dict[str, float]:
         """BLEU and chrF."""
@@ -147,8 +144,7 @@ class Translate(Seq2Seq):
 class Summarize(Seq2Seq):
     """Rows: source, and target, the same in fewer words."""
 
-    metric: ClassVar = "rougeL"
-    row_metric: ClassVar = "rougeL"
+    kind: ClassVar = replace(Translate.kind, metric="rougeL", row_metric="rougeL")
 
     def score(self, answers: Sequence[Written], rows: Sequence[Row]) -> dict[str, float]:
         """ROUGE."""

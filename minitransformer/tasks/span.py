@@ -15,7 +15,7 @@ from minitransformer.errors import DataError, InputError
 from minitransformer.metrics import spans
 from minitransformer.model import Transformer
 from minitransformer.model.heads import SumAndCount
-from minitransformer.tasks.task import Example, Row, pad
+from minitransformer.tasks.task import Example, Kind, Row, columns_row, pad
 from minitransformer.text import Batch, Tokenizer
 
 TARGETS = ("start_positions", "end_positions")
@@ -59,9 +59,15 @@ class Span:
     most. `may_be_empty`: the answer may be none, as a model can say that has learned from questions without an answer.
     """
 
-    head: ClassVar = "question-answering"
-    metric: ClassVar = "f1"
-    row_metric: ClassVar = "f1"
+    kind: ClassVar = Kind(
+        head="question-answering",
+        metric="f1",
+        row_metric="f1",
+        inputs=("question", "context"),
+        targets=("answers",),
+        more=("id",),
+        options=("stride",),
+    )
 
     def __init__(
         self,
@@ -77,18 +83,11 @@ class Span:
         self.tokenizer, self.max_length, self.stride = tokenizer, max_length, stride
         self.longest, self.may_be_empty = longest, may_be_empty
 
-    @staticmethod
-    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
-        """None: the tokens themselves are what is chosen from."""
-        return ()
-
     def row(self, given: Any) -> Row:
         """A row of a question and its context (a tuple), or of columns."""
         if isinstance(given, tuple) and len(given) == 2:
             return Row(question=given[0], context=given[1], where="a question and its context")
-        if isinstance(given, dict):
-            return given if isinstance(given, Row) else Row(given)
-        raise InputError(f"got {given!r:.60}, expected a tuple of a question and its context, or a dict of columns")
+        return columns_row(given, "a tuple of a question and its context")
 
     def encode(self, rows: Sequence[Row], *, targets: bool = True) -> list[Example]:
         """An example for each window; its target is the places of the answer's first and last token in it."""

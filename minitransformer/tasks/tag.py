@@ -12,7 +12,7 @@ from minitransformer.errors import DataError, InputError
 from minitransformer.metrics import classification, entities
 from minitransformer.model import Transformer
 from minitransformer.model.heads import IGNORED, SumAndCount
-from minitransformer.tasks.task import Criterion, Example, Row, label_number, pad, token_labels
+from minitransformer.tasks.task import Criterion, Example, Kind, Row, columns_row, label_number, pad, token_labels
 from minitransformer.tasks.words import NO_WORD, find_words, sentence_examples
 from minitransformer.text import Batch, Tokenizer
 from minitransformer.text.rows import check_rows
@@ -47,6 +47,35 @@ class Tagged:
         return f"{' '.join(self.words)}  ->  {found or '(none)'}"
 
 
+def tags_of(row: Row) -> list[str]:
+    """The tags of a row; a DataError unless there is one for each word."""
+    words, tags = row.texts("words"), row.texts("tags")
+    if len(words) != len(tags):
+        raise DataError(f"{row.where}: {len(words)} words and {len(tags)} tags, expected a tag for each word")
+    return tags
+
+
+def tag_set(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The tags to learn. Of entities: O, then by type B- and I-, even where one never occurs; of others, sorted."""
+    found = {tag for row in rows for tag in tags_of(row)}
+    if len(found) < 2:
+        raise DataError(
+            f"{rows[0].where}: all words of {len(rows)} rows have the tag {next(iter(found))!r}; nothing to tell apart"
+        )
+    if len(found) > 1000:
+        raise DataError(f"{rows[0].where}: {len(found)} different tags in {len(rows)} rows; is this the right column?")
+    if not marks_entities(found):
+        return tuple(sorted(found))
+    inside = found - {OUTSIDE}
+    prefixes = [prefix for prefix in "BIES" if prefix in "BI" or prefix in {tag[0] for tag in inside}]
+    return (OUTSIDE, *(f"{prefix}-{kind}" for kind in sorted({tag[2:] for tag in inside}) for prefix in prefixes))
+
+
+def marks_entities(tags: Sequence[str] | set[str]) -> bool:
+    """Whether these are tags of entities: B-, I- and so on before the type, or O."""
+    return all(ENTITY_TAG.fullmatch(tag) for tag in tags)
+
+
 class Tag:
     """Rows: words, a list of texts, and tags, one for each word.
 
@@ -54,9 +83,16 @@ class Tag:
     share up to `stride` tokens; each word is judged in one of them, where more is read around it.
     """
 
-    head: ClassVar = "token-classification"
-    metric: ClassVar = "f1"
-    row_metric: ClassVar = "accuracy"
+    kind: ClassVar = Kind(
+        head="token-classification",
+        metric="f1",
+        row_metric="accuracy",
+        inputs=("words",),
+        targets=("tags",),
+        labels_in=tags_of,
+        labels_of=tag_set,
+        options=("label_smoothing", "class_weights", "stride"),
+    )
 
     def __init__(
         self,
@@ -75,29 +111,13 @@ class Tag:
         self.marks_entities = marks_entities(labels)
         self.default = OUTSIDE if OUTSIDE in self.numbers else self.labels[0]  # of a word that has no token
 
-    @staticmethod
-    def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
-        """The tags to learn. Of entities: O, then by type B- and I-, even where one never occurs; of others, sorted."""
-        found = {tag for row in rows for tag in tags_of(row)}
-        if len(found) < 2:
-            raise DataError(f"all words of {len(rows)} rows have the tag {next(iter(found))!r}; nothing to tell apart")
-        if len(found) > 1000:
-            raise DataError(f"{len(found)} different tags in {len(rows)} rows; is this the right column?")
-        if not marks_entities(found):
-            return tuple(sorted(found))
-        inside = found - {OUTSIDE}
-        prefixes = [prefix for prefix in "BIES" if prefix in "BI" or prefix in {tag[0] for tag in inside}]
-        return (OUTSIDE, *(f"{prefix}-{kind}" for kind in sorted({tag[2:] for tag in inside}) for prefix in prefixes))
-
     def row(self, given: Any) -> Row:
         """A row of a text, whose words are found here; of a list of words; or of columns."""
         if isinstance(given, str):
             return Row(words=find_words(given)[0], text=given, where="a text")
         if isinstance(given, list | tuple):
             return Row(words=list(given), where="a list of words")
-        if isinstance(given, dict):
-            return given if isinstance(given, Row) else Row(given)
-        raise InputError(f"got {given!r:.60}, expected a text, a list of words, or a dict of columns")
+        return columns_row(given, "a text, a list of words")
 
     def encode(self, rows: Sequence[Row], *, targets: bool = True) -> list[Example]:
         """An example for each window of each row; its target is a label for each token, -100 where none is judged."""
@@ -158,22 +178,9 @@ class Tag:
         return Tagged(row["words"], tags, entities_in(row, tags, scores) if self.marks_entities else [])
 
 
-def marks_entities(tags: Sequence[str] | set[str]) -> bool:
-    """Whether these are tags of entities: B-, I- and so on before the type, or O."""
-    return all(ENTITY_TAG.fullmatch(tag) for tag in tags)
-
-
 def words_of(row: Row) -> list[str]:
     """The words of a row."""
     return check_rows(row.texts("words"), f"{row.where}, 'words'")
-
-
-def tags_of(row: Row) -> list[str]:
-    """The tags of a row; a DataError unless there is one for each word."""
-    words, tags = row.texts("words"), row.texts("tags")
-    if len(words) != len(tags):
-        raise DataError(f"{row.where}: {len(words)} words and {len(tags)} tags, expected a tag for each word")
-    return tags
 
 
 def targets_of(example: Example, numbers: Sequence[int]) -> list[int]:

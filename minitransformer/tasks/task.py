@@ -1,17 +1,20 @@
 """What every task is made of: rows of data, examples for the model, and what a task can do with them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from minitransformer.errors import DataError
+from minitransformer.errors import DataError, InputError
 from minitransformer.model import Transformer
 from minitransformer.model.heads import IGNORED, SumAndCount
 from minitransformer.ops import BOOKS
 from minitransformer.text import Batch, Tokenizer
+
+HALF = re.compile("[\ud800-\udfff]")  # JSON can write these, and no file can
 
 
 class Row(dict[str, Any]):
@@ -35,7 +38,7 @@ class Row(dict[str, Any]):
             if isinstance(value, bool) or value is None:
                 raise ValueError
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise DataError(f"{self.where}: {name!r} is {self._shown(name)}, expected a number") from None
         if number != number or abs(number) == float("inf"):
             raise DataError(f"{self.where}: {name!r} is {number}, expected a finite number")
@@ -46,19 +49,33 @@ class Row(dict[str, Any]):
         value = self.get(column)
         if isinstance(value, bool | float | dict | list) or value is None or not str(value).strip():
             raise DataError(f"{self.where}: {column!r} is {self._shown(column)}, expected the name of a class")
-        return str(value).strip()
+        return self._whole(column, str(value).strip())
 
     def texts(self, name: str) -> list[str]:
         """The list of texts in a column."""
         value = self.get(name)
         if not isinstance(value, list | tuple) or not value or not all(isinstance(text, str) for text in value):
             raise DataError(f"{self.where}: {name!r} is {self._shown(name)}, expected a list of texts")
-        return list(value)
+        return [self._whole(name, text) for text in value]
+
+    def _whole(self, name: str, text: str) -> str:
+        if HALF.search(text):
+            raise DataError(f"{self.where}: {name!r} is {text!r:.60}, which has half of a character: no Unicode text")
+        return text
 
     def _shown(self, name: str) -> str:
         if name in self:
             return f"{self[name]!r:.60}"
         return f"not among the columns {', '.join(map(str, self)) or '(none)'}"
+
+
+def columns_row(given: Any, expected: str) -> Row:
+    """A row of columns; an InputError, which says what else was expected, where they are none."""
+    if not isinstance(given, dict):
+        raise InputError(
+            f"got {given!r:.60}, expected {expected}, or a dict of columns (on the command line: --data FILE, or JSON)"
+        )
+    return given if isinstance(given, Row) else Row(given)
 
 
 @dataclass(frozen=True)
@@ -77,15 +94,37 @@ class Example:
         return len(self.inputs.get("input_ids", ())) + self.written
 
 
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What is known of a task before there are rows and a model."""
+
+    head: str  # which head a model needs for it
+    metric: str  # which of the scores says what is best
+    row_metric: str  # which of them says how good the answer to a single row is
+    inputs: tuple[str, ...]  # the columns that the model reads
+    targets: tuple[str, ...] = ()  # those that it is to learn
+    more: tuple[str, ...] = ()  # those that may be there besides
+    labels_in: Callable[[Row], list[str]] | None = None  # the labels of a row, where it has some
+    labels_of: Callable[[Sequence[Row]], tuple[str, ...]] | None = None  # those of all rows: what the head tells apart
+    outputs: int | None = None  # of a head whose outputs have no names
+    options: tuple[str, ...] = ()  # what a recipe can say of it, and not of every task
+    config: Mapping[str, Any] = field(default_factory=dict)  # what config.json says of the head
+    added_tokens: tuple[str, ...] = ()  # tokens that its rows need and that most models do not have
+    documents: bool = False  # whether a row is a whole document, read in blocks
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether there are classes that could count more or less than others."""
+        return "class_weights" in self.options
+
+
 class Task(Protocol):
     """How rows become batches, what the loss is, what the model's answer means, and how good the answers are.
 
     A task of your own is a class with these methods.
     """
 
-    head: str  # which head a model needs for it
-    metric: str  # which of the scores says what is best
-    row_metric: str  # which of them says how good the answer to a single row is
+    kind: ClassVar[Kind]
 
     def row(self, given: Any) -> Row:
         """A row of what a user gives `predict`: a text, a pair of texts, a mapping of columns."""

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from minitransformer.errors import DataError, InputError
-from minitransformer.tasks.task import Example, Row
+from minitransformer.errors import DataError
+from minitransformer.tasks.task import Example, Row, columns_row
 from minitransformer.text import Tokenizer
 
 
@@ -14,9 +14,7 @@ def text_row(given: Any) -> Row:
         return Row(text=given, where="a text")
     if isinstance(given, tuple) and len(given) == 2:
         return Row(text=given[0], pair=given[1], where="a pair of texts")
-    if isinstance(given, dict):
-        return given if isinstance(given, Row) else Row(given)
-    raise InputError(f"got {given!r:.60}, expected a text, a tuple of two texts, or a dict of columns")
+    return columns_row(given, "a text, a tuple of two texts")
 
 
 def text_examples(

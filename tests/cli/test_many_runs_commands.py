@@ -65,6 +65,19 @@ def test_seeds_and_resume_do_not_go_together(seeds):
     assert "goes alone" in done.stderr
 
 
+@pytest.mark.parametrize("more", [["--epochs", "5"], ["--test", "0.1"], ["--task", "tag"], ["--dev", "9"]])
+def test_what_a_run_goes_on_with_is_not_given_again(seeds, more):
+    done = run("finetune", "--resume", seeds[0] / "seed-0", *more)
+    assert done.exit_code == 2
+    assert "goes alone" in done.stderr
+
+
+def test_a_file_is_no_text_to_predict(seeds, table):
+    done = run("predict", seeds[0] / "seed-0", table)
+    assert done.exit_code == 2
+    assert f"--data {table}" in done.stderr.replace("\n", "")
+
+
 def test_search(bert, table, tmp_path):
     space = "learning_rate=1e-5,1e-3 train=head,all"
     done = run("search", bert, table, "--out", tmp_path / "a", "--space", space, *QUICK, "--test", "4")

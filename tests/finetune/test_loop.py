@@ -7,11 +7,13 @@ from small_runs import begin, same, trained, weights
 
 import minitransformer as mt
 from minitransformer.errors import MiniTransformerError, NotFiniteError
+from minitransformer.finetune.distributed import World
 from minitransformer.finetune.forward import recomputing
+from minitransformer.finetune.job import judge
 from minitransformer.finetune.loop import train
 from minitransformer.finetune.plan import Plan
 from minitransformer.finetune.recipe import Recipe
-from minitransformer.finetune.start import make_task
+from minitransformer.finetune.start import make_task, start
 from minitransformer.tasks.inference import predict, read, scores
 
 LABELS = ("negative", "positive")
@@ -151,6 +153,20 @@ def test_memory_that_runs_out_halves_the_parts_and_redoes_the_step(calm_bert, ro
     assert {event["micro_batch_size"] for event in events} == {2}
     assert [event["loss"] for event in events] == pytest.approx(losses, rel=1e-5)
     assert all(torch.allclose(x, plain[name], atol=1e-6) for name, x in weights(model).items())
+
+
+@pytest.mark.parametrize("name", ["classify", "mlm"])
+def test_memory_that_runs_out_while_judging_halves_the_parts(small_bert, rows, name):
+    """Also where the batch is random: the masks of mlm stay where they were."""
+    recipe = Recipe(batch_size=16)
+    model, _ = start(str(small_bert), name, rows, recipe)
+    task = make_task(name, model, recipe)
+    examples = task.encode(rows)
+    _, expected = judge(model, task, rows, examples, recipe, World())
+    little = LittleMemory(task)
+    _, found = judge(model, little, rows, examples, recipe, World())
+    assert little.sizes[:4] == [16, 8, 4, 2]
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_memory_for_one_row_is_an_error(small_bert, rows):

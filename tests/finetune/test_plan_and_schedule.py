@@ -115,7 +115,7 @@ def test_a_plan_can_begin_anywhere(lengths, recipe):
     "wrong",
     [{"epochs": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"warmup": -1},
      {"weight_decay": -1}, {"max_length": 2}, {"max_grad_norm": 0}, {"optimizer": "adam"}, {"dtype": "int8"},
-     {"label_smoothing": 1.0}, {"steps": 0}, {"keep": 0}, {"schedule": "linaer"}],
+     {"label_smoothing": 1.0}, {"steps": 0}, {"steps": 10**12}, {"epochs": 1e12}, {"keep": 0}, {"schedule": "linaer"}],
 )  # fmt: skip
 def test_a_recipe_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minitransformer.errors import DataError, MiniTransformerError, NotFoundError
-from minitransformer.finetune.rows import COLUMNS, read_rows
+from minitransformer.finetune.rows import read_rows
 from minitransformer.finetune.rows.lines import MAX_LINE
+from minitransformer.tasks import TASKS
 
 TEXTS = [
     'plain, with a comma "and quotes"',
@@ -236,7 +237,7 @@ def test_any_text_comes_back_as_it_was_written(tmp_path_factory, rows):
 
 
 KINDS = ["csv", "tsv", "jsonl", "json", "txt", "conll", "parquet"]
-NAMES = sorted({name for of_task in COLUMNS.values() for name in (*of_task.inputs, *of_task.targets)})
+NAMES = sorted({name for task in TASKS.values() for name in (*task.kind.inputs, *task.kind.targets)})
 NAMES += ["data", "paragraphs", "qas", "answer_start", "is_impossible", "conversations", "from", "value", "role"]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -246,7 +247,7 @@ json_values = st.recursive(
 contents = st.binary() | st.builds(lambda value: json.dumps(value).encode(), json_values)
 
 
-@given(contents, st.sampled_from(KINDS), st.sampled_from(list(COLUMNS)), st.booleans())
+@given(contents, st.sampled_from(KINDS), st.sampled_from(list(TASKS)), st.booleans())
 def test_any_file_gives_rows_or_an_error_of_ours(tmp_path_factory, content, kind, task, targets):
     path = tmp_path_factory.mktemp("any") / f"a.{kind}"
     path.write_bytes(content)
@@ -255,4 +256,4 @@ def test_any_file_gives_rows_or_an_error_of_ours(tmp_path_factory, content, kind
     except MiniTransformerError:
         return
     assert rows
-    assert all(name in row for row in rows for name in COLUMNS[task].inputs)
+    assert all(name in row for row in rows for name in TASKS[task].kind.inputs)

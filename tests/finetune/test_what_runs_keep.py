@@ -8,12 +8,12 @@ from small_runs import begin
 from small_tasks import rows_of, write_model
 
 import minitransformer as mt
-from minitransformer.errors import ConfigError, DataError, NotFiniteError
+from minitransformer.errors import ConfigError, DataError, NotFiniteError, NotFoundError, StorageError
 from minitransformer.finetune import loop
 from minitransformer.finetune.checkpoints import best, newest, save_state
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.run import resume
-from minitransformer.finetune.start import start
+from minitransformer.finetune.start import start, template
 from minitransformer.tasks import Row
 
 QUICK = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3}
@@ -119,11 +119,84 @@ def test_a_language_model_that_reads_both_ways_is_refused(small_bert):
         start(str(small_bert), "lm", [Row(text="good film")], Recipe())
 
 
-@pytest.mark.parametrize("recipe", [{"label_smoothing": 0.1}, {"patience": 2}, {"metric": "mae"}])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"label_smoothing": 0.1},
+        {"patience": 2},
+        {"metric": "mae"},
+        {"stride": 4},
+        {"flip": True},
+        {"prefix": "say: "},
+        {"class_weights": "auto"},
+        {"max_target_length": 9},
+    ],
+)
 def test_what_would_be_ignored_is_refused(tmp_path, recipe):
     folder = write_model(tmp_path / "bert", "bert")
     with pytest.raises(ConfigError, match=next(iter(recipe))):
         mt.finetune(folder, "regress", rows_of("regress", folder), out=tmp_path / "run", dev=0, **QUICK | recipe)
+
+
+def test_class_weights_name_the_label_that_there_is_not(tmp_path):
+    folder = write_model(tmp_path / "bert", "bert")
+    rows = rows_of("classify", folder)
+    for weights, said in (("goood=2", "unknown label 'goood'"), ("a=-1", "numbers above 0"), ("a", "label=number")):
+        with pytest.raises(DataError, match=f"class_weights.*{said}"):
+            mt.finetune(folder, "classify", rows, out=tmp_path / "run", dev=0, class_weights=weights, **QUICK)
+
+
+def test_a_model_writes_as_much_as_it_was_trained_to(tmp_path):
+    folder = write_model(tmp_path / "t5", "t5")
+    rows = rows_of("translate", folder)
+    mt.finetune(folder, "translate", rows, out=tmp_path / "run", dev=0, max_target_length=5, **QUICK)
+    assert mt.load(tmp_path / "run").task().max_target_length == 5
+
+
+def test_a_text_without_end_is_cut_for_a_model_without_a_limit(tmp_path):
+    model = mt.load(write_model(tmp_path / "t5", "t5"), head="sequence-classification", labels=["a", "b"])
+    assert model.max_length is None
+    task = model.task("classify")
+    (example,) = task.encode([task.row("film " * 20_000)], targets=False)
+    assert len(example) == 512
+    assert example.lost > 10_000
+
+
+def test_what_is_not_one_models_folder_is_said(tmp_path):
+    folder = write_model(tmp_path / "bert", "bert")
+    rows = rows_of("classify", folder)
+    mt.run_seeds(folder, "classify", rows, out=tmp_path / "seeds", seeds=2, dev=4, recipe=Recipe(**QUICK))
+    with pytest.raises(NotFoundError, match=r"several runs.*seed-0"):
+        mt.evaluate(tmp_path / "seeds", rows)
+    (tmp_path / "seeds" / "seed-0" / "metrics.json").unlink()
+    with pytest.raises(NotFoundError, match=r"not finished.*--resume"):
+        mt.evaluate(tmp_path / "seeds" / "seed-0", rows)
+
+
+def test_a_name_that_is_too_long_for_a_folder(tmp_path):
+    folder = write_model(tmp_path / "bert", "bert")
+    with pytest.raises(StorageError, match="File name too long"):
+        mt.finetune(folder, "classify", rows_of("classify", folder), out=tmp_path / ("x" * 300), dev=0, **QUICK)
+
+
+@pytest.mark.parametrize("label", ["\ud83d", "a\udc00"])
+def test_half_a_character_is_no_label(label):
+    """JSON can say "\\ud83d", and no file can hold it."""
+    with pytest.raises(DataError, match=r"a\.jsonl, line 3: 'label' .*no Unicode text"):
+        Row(label=label, where="a.jsonl, line 3").name("label")
+    with pytest.raises(DataError, match="no Unicode text"):
+        Row(tags=["O", label]).texts("tags")
+
+
+def test_a_number_too_large_for_a_float():
+    with pytest.raises(DataError, match="expected a number"):
+        Row(label=10**400).number("label")
+
+
+def test_a_chat_template_that_is_no_text(tmp_path):
+    (tmp_path / "template").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="not UTF-8 at byte 0"):
+        template(str(tmp_path / "template"))
 
 
 def test_the_worst_answers_of_each_kind(tmp_path):

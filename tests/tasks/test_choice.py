@@ -35,7 +35,7 @@ def folders(tmp_path_factory):
 
 @pytest.mark.parametrize("family", CLASSES)
 def test_the_loss_is_transformers(family, folders, tmp_path):
-    model = load(folders[family], Choice.head)
+    model = load(folders[family], Choice.kind.head)
     task = Choice(model.tokenizer, 16)
     batch = task.collate(task.encode(ROWS))
     assert batch["input_ids"].shape[:2] == (16, 3)
@@ -48,7 +48,7 @@ def test_the_loss_is_transformers(family, folders, tmp_path):
 def test_inputs_are_transformers(folders):
     """Each choice is the second text of a pair, cut to the length; all are padded to one width."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folders["bert"])
-    task = Choice(mt.load(folders["bert"], head=Choice.head).tokenizer, 8)
+    task = Choice(mt.load(folders["bert"], head=Choice.kind.head).tokenizer, 8)
     examples = task.encode(ROWS)
     batch = task.collate(examples)
     prompts, choices = [row["prompt"] for row in ROWS for _ in range(3)], [x for row in ROWS for x in row["choices"]]
@@ -61,7 +61,7 @@ def test_inputs_are_transformers(folders):
 
 def test_choices_are_learned_and_predicted(folders):
     torch.manual_seed(0)
-    model = mt.load(folders["bert"], head=Choice.head)
+    model = mt.load(folders["bert"], head=Choice.kind.head)
     task = Choice(model.tokenizer, 16)
     assert overfit(task, model.transformer, ROWS, steps=80) < 1e-2
     answers = predict(
@@ -76,7 +76,7 @@ def test_choices_are_learned_and_predicted(folders):
 
 
 def test_smoothed_labels(folders):
-    model = load(folders["bert"], Choice.head)
+    model = load(folders["bert"], Choice.kind.head)
     task = Choice(model.tokenizer, 16, label_smoothing=0.1)
     batch = task.collate(task.encode(ROWS))
     with torch.no_grad():
@@ -100,13 +100,13 @@ def test_smoothed_labels(folders):
     ],
 )
 def test_bad_rows(folders, row, message):
-    task = Choice(mt.load(folders["bert"], head=Choice.head).tokenizer, 16)
+    task = Choice(mt.load(folders["bert"], head=Choice.kind.head).tokenizer, 16)
     rows = [Row(ROWS[0], where="a.csv, line 2"), Row({"prompt": "film", **row}, where="a.csv, line 7")]
     with pytest.raises(DataError, match=f"a.csv, line 7: {message}"):
         task.encode(rows)
 
 
 def test_what_is_no_prompt_with_choices(folders):
-    task = Choice(mt.load(folders["bert"], head=Choice.head).tokenizer, 16)
+    task = Choice(mt.load(folders["bert"], head=Choice.kind.head).tokenizer, 16)
     with pytest.raises(InputError, match="got 'film', expected a tuple of a prompt and a list of choices"):
         task.row("film")

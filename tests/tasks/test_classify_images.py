@@ -55,7 +55,7 @@ def rows(tmp_path_factory):
 
 @pytest.fixture
 def model(folder):
-    return load(folder, ClassifyImages.head, labels=LABELS)
+    return load(folder, ClassifyImages.kind.head, labels=LABELS)
 
 
 def double(batch):
@@ -85,8 +85,8 @@ def test_classes_that_weigh_more(model, rows):
 
 def test_classes_are_learned_and_predicted(folder, rows):
     torch.manual_seed(0)
-    model = mt.load(folder, head=ClassifyImages.head, labels=LABELS)
-    task = ClassifyImages(model.image_processor, ClassifyImages.labels_of(rows))
+    model = mt.load(folder, head=ClassifyImages.kind.head, labels=LABELS)
+    task = ClassifyImages(model.image_processor, ClassifyImages.kind.labels_of(rows))
     assert overfit(task, model.transformer, rows, steps=50) < 1e-2
     paths = [row["path"] for row in rows]
     answers = predict(model.transformer, task, [task.row(path) for path in paths], batch_size=5)
@@ -188,6 +188,6 @@ def test_what_is_no_image(model):
 
 
 def test_the_labels_of_rows(rows):
-    assert ClassifyImages.labels_of(rows) == LABELS
+    assert ClassifyImages.kind.labels_of(rows) == LABELS
     with pytest.raises(DataError, match="all 2 rows have the label 'left'"):
-        ClassifyImages.labels_of([rows[0], rows[3]])
+        ClassifyImages.kind.labels_of([rows[0], rows[3]])

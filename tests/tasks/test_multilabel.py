@@ -25,14 +25,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def model(folder):
-    return load(folder, Multilabel.head, labels=LABELS, config=Multilabel.config)
+    return load(folder, Multilabel.kind.head, labels=LABELS, config=Multilabel.kind.config)
 
 
 def test_the_labels_of_rows():
-    assert Multilabel.labels_of(ROWS) == LABELS
+    assert Multilabel.kind.labels_of(ROWS) == LABELS
     assert any(row["labels"] == [] for row in ROWS)
     with pytest.raises(DataError, match=r"labels: got 1 \(good\), expected 2 to 1000"):
-        Multilabel.labels_of([Row(text="a", labels=["good"]), Row(text="a", labels=[])])
+        Multilabel.kind.labels_of([Row(text="a", labels=["good"]), Row(text="a", labels=[])])
 
 
 def test_the_loss_is_transformers(model, tmp_path):
@@ -48,7 +48,7 @@ def test_the_loss_is_transformers(model, tmp_path):
 
 def test_labels_are_learned_and_predicted(folder):
     torch.manual_seed(0)
-    model = mt.load(folder, head=Multilabel.head, labels=LABELS, config=Multilabel.config)
+    model = mt.load(folder, head=Multilabel.kind.head, labels=LABELS, config=Multilabel.kind.config)
     task = Multilabel(model.tokenizer, LABELS, 16)
     assert overfit(task, model.transformer, ROWS, steps=160) < 1e-2
     answers = predict(model.transformer, task, [task.row(row["text"]) for row in ROWS], batch_size=5)

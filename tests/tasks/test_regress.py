@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def model(folder):
-    return load(folder, Regress.head, labels=1, config=Regress.config)
+    return load(folder, Regress.kind.head, labels=1, config=Regress.kind.config)
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -39,7 +39,7 @@ def test_the_loss_is_transformers(model, tmp_path, pairs):
 
 def test_numbers_are_learned_and_predicted(folder):
     torch.manual_seed(0)
-    model = mt.load(folder, head=Regress.head, labels=1, config=Regress.config)
+    model = mt.load(folder, head=Regress.kind.head, labels=1, config=Regress.kind.config)
     task = Regress(model.tokenizer, 16)
     assert overfit(task, model.transformer, ROWS, steps=80) < 1e-2
     answers = predict(model.transformer, task, [task.row(row["text"]) for row in ROWS], batch_size=5)

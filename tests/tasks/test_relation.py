@@ -30,7 +30,7 @@ def loaded(tmp_path_factory):
             folders[family] = reader(tmp_path_factory.mktemp(family), family)
         torch.manual_seed(0)
         model = mt.load(folders[family], head="sequence-classification", labels=labels)
-        model.add_tokens(Relation.added_tokens)
+        model.add_tokens(Relation.kind.added_tokens)
         return model, Relation(model.tokenizer, labels, max_length)
 
     return loaded
@@ -53,8 +53,8 @@ def test_without_its_markers_a_text_has_the_tokens_it_had(loaded, family):
     plain = re.sub("<.*?>", "", TEXT)
     expected = task.tokenizer.tokens(plain, add_special_tokens=False)
     [found] = tokens_of(task, TEXT)
-    assert [token for token in found if token not in Relation.added_tokens] == expected
-    assert [token for token in found if token in Relation.added_tokens] == list(Relation.added_tokens)
+    assert [token for token in found if token not in Relation.kind.added_tokens] == expected
+    assert [token for token in found if token in Relation.kind.added_tokens] == list(Relation.kind.added_tokens)
     inside = found[found.index("[E1]") + 1 : found.index("[/E1]")]
     assert inside == task.tokenizer.tokens("The new film", add_special_tokens=False)[-len(inside) :]
 
@@ -154,7 +154,7 @@ def test_what_is_cut_is_never_a_marker(loaded, before, first, between, second, a
     assert (len(example), example.lost) == (min(total, limit), max(0, total - limit))
     tokens = task.tokenizer.convert_ids_to_tokens(example.inputs["input_ids"])
     assert (tokens[0], tokens[-1]) == ("[CLS]", "[SEP]")
-    start, first_end, second_start, end = (tokens.index(marker) for marker in Relation.added_tokens)
+    start, first_end, second_start, end = (tokens.index(marker) for marker in Relation.kind.added_tokens)
     assert start < first_end < second_start < end
     assert (first_end - start - 1, end - second_start - 1) == (first, second)
     left, middle, right = start - 1, second_start - first_end - 1, len(tokens) - end - 2
@@ -186,7 +186,7 @@ def test_sixteen_rows_are_learned_by_heart(loaded, family):
         first, second = f"film {i}", f"brother {i}"
         rows.append(Row(text=f"A <e1>{first}</e1> of her <e2>{second}</e2>.", label=LABELS[0]))
         rows.append(Row(text=f"A <e2>{first}</e2> of her <e1>{second}</e1>.", label=LABELS[1]))
-    labels = Relation.labels_of(rows)
+    labels = Relation.kind.labels_of(rows)
     assert labels == LABELS
     model, task = loaded(family, labels)
     batch = task.collate(task.encode(rows))
@@ -204,7 +204,7 @@ def test_sixteen_rows_are_learned_by_heart(loaded, family):
     [answer] = predict(model.transformer, task, [task.row(given_)], batch_size=1)
     assert (answer.text, answer.label) == (given_, LABELS[1])
     answers = predict(model.transformer, task, rows, batch_size=3)
-    assert task.score(answers, rows)[task.metric] == 1
+    assert task.score(answers, rows)[task.kind.metric] == 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)

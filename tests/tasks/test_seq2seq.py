@@ -181,8 +181,8 @@ def test_summaries_are_scored_by_rouge_and_translations_by_bleu(folders):
     wrong = [Written("a", "the film was bad"), Written("b", "no")]
     for kind, best in ((Summarize, 1), (Translate, 100)):
         task = kind(tokenizer, (), None)
-        assert task.score(answers, rows)[task.metric] >= task.score(wrong, rows)[task.metric]
-        assert task.score(answers, rows[:1] * 2)[task.metric] < best
+        assert task.score(answers, rows)[task.kind.metric] >= task.score(wrong, rows)[task.kind.metric]
+        assert task.score(answers, rows[:1] * 2)[task.kind.metric] < best
     assert Summarize(tokenizer, (), None).score(answers, rows) == dict.fromkeys(
         ("rouge1", "rouge2", "rougeL", "rougeLsum"), 1
     )

@@ -56,7 +56,7 @@ def folder(family, tmp_path_factory):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A BERT, for what has nothing to do with the family."""
-    return mt.load(bert(tmp_path_factory.mktemp("models") / "small"), head=Span.head)
+    return mt.load(bert(tmp_path_factory.mktemp("models") / "small"), head=Span.kind.head)
 
 
 # Windows
@@ -65,7 +65,7 @@ def small(tmp_path_factory):
 @pytest.mark.parametrize(("max_length", "stride"), [(384, 128), (24, 5), (23, 0), (40, 12)])
 def test_windows_are_transformers(folder, max_length, stride):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    task = Span(mt.load(folder, head=Span.head).tokenizer, max_length, stride=stride)
+    task = Span(mt.load(folder, head=Span.kind.head).tokenizer, max_length, stride=stride)
     rows = [*drawn(20, 40, seed=8), Row(question="who?", context=" Café “Ω”  –  naïve 日本語  ", answers=[])]
     examples = task.encode(rows)
     expected = tokenizer(
@@ -126,7 +126,7 @@ def text_of(example, context):
 
 def test_answers_are_recovered(folder):
     """From every window that has the answer in full, and from no other."""
-    tokenizer = mt.load(folder, head=Span.head).tokenizer
+    tokenizer = mt.load(folder, head=Span.kind.head).tokenizer
     rows = [row for row in drawn(60, 40, seed=9) if row["answers"]]
     context = "A 日本語 “quote”,  and naïve café–bar."
     for text in ("日本語", "本", "“quote”", "naïve", "café", "bar", "A", ".", " and ", context):
@@ -157,7 +157,7 @@ def test_no_answer(small):
 
 
 def test_the_loss_is_transformers(family, folder, tmp_path):
-    model = load(folder, Span.head)
+    model = load(folder, Span.kind.head)
     task = Span(model.tokenizer, 56, stride=7)
     examples = task.encode(ROWS)
     assert len(examples) > len(ROWS) or family == "bert"
@@ -193,7 +193,7 @@ def searched(row, parts, longest, may_be_empty):
 @pytest.mark.parametrize("may_be_empty", [False, True])
 def test_the_search_finds_the_best_of_all_windows(folder, may_be_empty):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    task = Span(mt.load(folder, head=Span.head).tokenizer, 32, stride=8, longest=4, may_be_empty=may_be_empty)
+    task = Span(mt.load(folder, head=Span.kind.head).tokenizer, 32, stride=8, longest=4, may_be_empty=may_be_empty)
     rows = [*drawn(30, 40, seed=4), Row(question="who", context="  the  café ")]
     examples = task.encode(rows, targets=False)
     options = {"truncation": "only_second", "max_length": 32, "stride": 8, "return_overflowing_tokens": True}
@@ -221,7 +221,7 @@ def test_the_search_finds_the_best_of_all_windows(folder, may_be_empty):
 @pytest.mark.parametrize("make", [bert, roberta])
 def test_answers_are_learned_and_predicted(make, tmp_path):
     torch.manual_seed(0)
-    model = mt.load(make(tmp_path / "model"), head=Span.head)
+    model = mt.load(make(tmp_path / "model"), head=Span.kind.head)
     task = Span(model.tokenizer, 64, stride=16, may_be_empty=True)
     assert overfit(task, model.transformer, ROWS, steps=70) < 1e-2
     answers = predict(model.transformer, task, [task.row((r["question"], r["context"])) for r in ROWS], batch_size=5)
@@ -283,7 +283,7 @@ def test_real_answers_are_recovered(folder):
         if asked["answers"]
     ]
     found = {}
-    for example in Span(mt.load(folder, head=Span.head).tokenizer, 384, stride=128).encode(rows):
+    for example in Span(mt.load(folder, head=Span.kind.head).tokenizer, 384, stride=128).encode(rows):
         text = text_of(example, rows[example.row]["context"])
         if text is not None:
             found[example.row] = text

@@ -171,7 +171,7 @@ def test_weights_of_classes_count(folder):
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_sixteen_sentences_are_learned_by_heart(folder, family):
     rows = [Row(words=[*row["words"], str(i)], tags=[*row["tags"], "O"]) for i in range(4) for row in ROWS]
-    model, task = model_and_task(folder(family), Tag.labels_of(rows), max_length=16, stride=4)
+    model, task = model_and_task(folder(family), Tag.kind.labels_of(rows), max_length=16, stride=4)
     batch = task.collate(task.encode(rows))
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-2)
     for _ in range(40):
@@ -183,7 +183,7 @@ def test_sixteen_sentences_are_learned_by_heart(folder, family):
     answers = predict(model.transformer, task, rows, batch_size=5)
     assert [answer.tags for answer in answers] == [row["tags"] for row in rows]
     scores = task.score(answers, rows)
-    assert scores[task.metric] == scores["accuracy"] == 1
+    assert scores[task.kind.metric] == scores["accuracy"] == 1
     assert [(x.label, x.text) for x in answers[0].entities] == [("per", "Anna Maria Smith"), ("loc", "New York")]
 
     text = "Anna Maria Smith saw a film in New York. 0"
@@ -234,19 +234,19 @@ def test_entities_are_those_of_seqeval(tags):
 
 
 def test_labels_are_the_same_for_each_split():
-    assert Tag.labels_of(ROWS) == LABELS
-    assert Tag.labels_of(ROWS[::-1]) == LABELS
+    assert Tag.kind.labels_of(ROWS) == LABELS
+    assert Tag.kind.labels_of(ROWS[::-1]) == LABELS
     old = [Row(words=["a", "b"], tags=["I-x", "O"])]  # CoNLL-2003 as it was first published
-    assert Tag.labels_of(old) == ("O", "B-x", "I-x")
+    assert Tag.kind.labels_of(old) == ("O", "B-x", "I-x")
     single = [Row(words=["a", "b", "c"], tags=["S-x", "B-y-z", "E-y-z"])]
-    assert Tag.labels_of(single) == ("O", "B-x", "I-x", "E-x", "S-x", "B-y-z", "I-y-z", "E-y-z", "S-y-z")
+    assert Tag.kind.labels_of(single) == ("O", "B-x", "I-x", "E-x", "S-x", "B-y-z", "I-y-z", "E-y-z", "S-y-z")
     speech = [Row(words=["a", "b", "c"], tags=["VERB", "ADJ", "NOUN"])]
-    assert Tag.labels_of(speech) == ("ADJ", "NOUN", "VERB")
+    assert Tag.kind.labels_of(speech) == ("ADJ", "NOUN", "VERB")
     for tags in (["O", "O"], ["NN", "NN"]):
         with pytest.raises(DataError, match="nothing to tell apart"):
-            Tag.labels_of([Row(words=["a", "b"], tags=tags)])
+            Tag.kind.labels_of([Row(words=["a", "b"], tags=tags)])
     with pytest.raises(DataError, match="right column"):
-        Tag.labels_of([Row(words=["a"] * 1001, tags=[str(i) for i in range(1001)])])
+        Tag.kind.labels_of([Row(words=["a"] * 1001, tags=[str(i) for i in range(1001)])])
 
 
 def test_tags_that_mark_no_entities(folder):
@@ -380,7 +380,7 @@ def test_no_word_of_wnut17_is_lost(folder):
     data = Path(os.environ["MINITRANSFORMER_DATA"]) / "wnut17"
     train, dev = sentences_of(data / "train.conll"), sentences_of(data / "dev.conll")
     assert (len(train), len(dev)) == (3394, 1009)
-    labels = Tag.labels_of(train)
+    labels = Tag.kind.labels_of(train)
     kinds = ["corporation", "creative-work", "group", "location", "person", "product"]
     assert labels == ("O", *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI"))
     task = Tag(mt.load(folder("bert")).tokenizer, labels, 24)

@@ -73,9 +73,9 @@ def one(task: Any, where: str, columns: Mapping[str, Tensor], mask: Tensor | Non
     tokens = task.tokenizer.convert_ids_to_tokens(ids[:size])
     labels = columns.get("labels")
     own: list[str | None] = []
-    if labels is not None and labels.ndim == 1 and task.head in ("token-classification", "causal-lm", "masked-lm"):
+    if labels is not None and labels.ndim == 1 and task.kind.head in ("token-classification", "causal-lm", "masked-lm"):
         own = [name_of(task, number) for number in labels[:size].tolist()]
-    if task.head == "causal-lm":
+    if task.kind.head == "causal-lm":
         own[0] = None  # nothing stands before it that could say what it is
     return Shown(where=where, tokens=tuple(tokens), labels=tuple(own), target=target, padding=len(ids) - size)
 
@@ -84,7 +84,7 @@ def name_of(task: Any, number: int) -> str | None:
     """What a token's label means: a tag, or a token; None for -100, which is not judged."""
     if number == IGNORED:
         return None
-    if task.head == "token-classification":
+    if task.kind.head == "token-classification":
         return str(task.labels[number])
     token: str = task.tokenizer.convert_ids_to_tokens([number])[0]
     return token
@@ -97,7 +97,7 @@ def target_of(task: Any, columns: Mapping[str, Tensor]) -> str:
         text = task.tokenizer.decode(columns["input_ids"][first : last + 1])
         return f"tokens {first} to {last}, {text!r}" if last else "no answer in this window"
     labels = columns["labels"]
-    if task.head == "seq2seq-lm":
+    if task.kind.head == "seq2seq-lm":
         return f"write {' '.join(written(task.tokenizer.target, labels))}"
     if labels.ndim == 0 and not labels.is_floating_point():
         names = getattr(task, "labels", None) or task.classify.labels

@@ -13,7 +13,6 @@ from minitransformer.finetune.check.examples import shown, varied
 from minitransformer.finetune.check.lengths import JUDGED, lengths, only_unknown
 from minitransformer.finetune.check.report import Finding, Part, RowsReport
 from minitransformer.finetune.check.rows import (
-    LABELS_OF,
     Counts,
     Encoded,
     Faults,
@@ -27,7 +26,8 @@ from minitransformer.finetune.check.rows import (
     readable,
     repeated,
 )
-from minitransformer.finetune.data import OF_DOCUMENTS, Source, splits
+from minitransformer.finetune.data import Source, splits
+from minitransformer.finetune.forward import place
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.start import check_task, make_task, start
 from minitransformer.pretrained import Pretrained
@@ -78,6 +78,7 @@ def inspect_rows(
         model, complete = start(fspath(name), task, labelled, recipe)
     except DataError as error:  # one class alone, or far too many: there is no model for them
         return replace(report, stops=(*report.stops, Finding(what=str(error), count=1, places=())))
+    place(model.transformer, complete)
     return with_model(report, model, complete, good, faults, counts)
 
 
@@ -87,7 +88,7 @@ def with_model(
     """The report, and all that only a model with its tokenizer can tell."""
     name = report.task
     task = make_task(name, model, recipe, good["train"])
-    labels = model.labels if name in LABELS_OF and name != "choice" else ()
+    labels = model.labels if task.kind.labels_of is not None else ()
     read: dict[str, Encoded] = {}
     for split, rows in good.items():
         fitting, strange = known(name, rows, labels)
@@ -110,7 +111,7 @@ def with_model(
         judged=JUDGED.get(name, ""),
         max_length=getattr(task, "max_length", None),
         highest_length=getattr(free, "max_length", None),
-        full_length=None if name in OF_DOCUMENTS else longest or None,
+        full_length=None if task.kind.documents else longest or None,
         baseline=baseline(name, {split: each.rows for split, each in read.items()}, counts),
         stops=tuple(findings(faults)),
         remarks=tuple(remarks),

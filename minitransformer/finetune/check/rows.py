@@ -2,34 +2,23 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from minitransformer.errors import DataError, TokenizerError
 from minitransformer.finetune.check.report import PLACES, Finding
-from minitransformer.finetune.rows.columns import COLUMNS
-from minitransformer.tasks.choice import right_choice
-from minitransformer.tasks.multilabel import names_of
-from minitransformer.tasks.tag import tags_of
+from minitransformer.tasks import TASKS
 from minitransformer.tasks.task import Example, Row, Task
 
 Parts = Mapping[str, list[Row]]  # the rows of train, dev and test, where there are any
 Counts = Mapping[str, Counter[str]]  # how often each label is in each of them
 Faults = list[tuple[str, str]]  # what is wrong with a row, and where it is
 
-LABELS_OF: dict[str, Callable[[Row], list[str]]] = {
-    "classify": lambda row: [row.name("label")],
-    "relation": lambda row: [row.name("label")],
-    "image": lambda row: [row.name("label")],
-    "multilabel": names_of,
-    "tag": tags_of,
-    "choice": lambda row: [str(right_choice(row))],
-}
-
 
 def labels_of(task: str, row: Row) -> list[str]:
     """The labels of a row: one, or one for each word; none where the task has none. A DataError for a row without."""
-    return LABELS_OF[task](row) if task in LABELS_OF else []
+    labels_in = TASKS[task].kind.labels_in
+    return [] if labels_in is None else labels_in(row)
 
 
 def findings(whats_and_places: Iterable[tuple[str, str]]) -> list[Finding]:
@@ -61,7 +50,7 @@ def readable(task: str, rows: Sequence[Row]) -> tuple[list[Row], Faults]:
 
 def known(task: str, rows: Sequence[Row], labels: Sequence[str]) -> tuple[list[Row], Faults]:
     """The rows whose labels are all among those to learn; and each label that is not, with its row's place."""
-    if not labels or task == "choice":
+    if not labels:
         return list(rows), []
     strange = [sorted(set(labels_of(task, row)) - set(labels)) for row in rows]
     good = [row for row, names in zip(rows, strange, strict=True) if not names]
@@ -125,7 +114,7 @@ def repeated(task: str, parts: Parts) -> list[Finding]:
             where = f"{row.where} = {first.where.removeprefix(f'{file}, ')}"
             repeats = f"row of {name} repeats an earlier one" if split == name else f"row of {name} is in {split}, too"
             found.append((repeats, where))
-            targets = COLUMNS[task].targets
+            targets = TASKS[task].kind.targets
             if targets and key not in contradicted and _content(row, targets) != _content(first, targets):
                 contradicted.add(key)
                 found.append((f"input that has two different {targets[0]!r}: a contradiction", where))
@@ -134,7 +123,7 @@ def repeated(task: str, parts: Parts) -> list[Finding]:
 
 def _inputs(task: str, row: Row) -> list[str]:
     """The columns that the model reads."""
-    return [name for name in row if name in (*COLUMNS[task].inputs, "pair", "head", "tail")]
+    return [name for name in row if name in (*TASKS[task].kind.inputs, "pair", "head", "tail")]
 
 
 def _content(row: Row, columns: Iterable[str]) -> str:

@@ -76,7 +76,7 @@ def compare(
         metrics=(metrics_of(folders[0]), metrics_of(folders[1])),
         curves=curves(folders),
         judged_by=judged_by,
-        metric=first.task.metric,
+        metric=first.task.kind.metric,
         rows=len(pairs),
         scores=(first.metrics, second.metrics),
         bootstrap=paired_bootstrap([a for a, _ in pairs], [b for _, b in pairs]),

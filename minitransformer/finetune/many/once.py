@@ -11,11 +11,11 @@ from typing import Any
 
 from minitransformer.errors import StoppedError
 from minitransformer.finetune import folder
-from minitransformer.finetune.data import Source, Splits, place_of, splits
+from minitransformer.finetune.data import Source, Splits, facts_of, splits
 from minitransformer.finetune.job import Scores
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.run import Watch, run
-from minitransformer.metrics import LOWER_IS_BETTER
+from minitransformer.metrics import goodness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Experiment:
 
     def facts(self, parts: Splits) -> dict[str, Any]:
         """What all runs must agree in."""
-        return {"name": place_of(self.name), "task": self.task, **parts.facts()}
+        return facts_of(self.name, self.task, parts)
 
 
 def run_once(
@@ -84,8 +84,7 @@ def metrics_of(out: Path) -> dict[str, Scores]:
 
 def best_place(scores: Sequence[float | None], metric: str) -> int | None:
     """The place of the best score; None where there is none."""
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    known = [(sign * x, -i) for i, x in enumerate(scores) if x is not None and not math.isnan(x)]
+    known = [(goodness(metric, x), -i) for i, x in enumerate(scores) if x is not None and not math.isnan(x)]
     return -max(known)[1] if known else None
 
 

@@ -15,6 +15,7 @@ from minitransformer.finetune import folder
 from minitransformer.finetune.data import Source, Splits
 from minitransformer.finetune.distributed import joined, wait, world
 from minitransformer.finetune.job import Job, Scores
+from minitransformer.finetune.loop import metric_of
 from minitransformer.finetune.many.once import Experiment, best_place, check_same, refuse_other_folder, run_once
 from minitransformer.finetune.many.space import PAPERS, Range, Space, drawn, grid, make_space
 from minitransformer.finetune.optimizers import make_optimizer
@@ -93,7 +94,7 @@ def search(
         parts = experiment.parts()
         facts = experiment.facts(parts)
         check_with_model(experiment, parts, ranges, recipe, out)
-        metric = recipe.metric or TASKS[task].metric
+        metric = metric_of(recipe, TASKS[task])
         found: list[Trial] = []
         for number, values in enumerate(planned):
             values = propose(ranges, found, metric, f"{recipe.seed}/{number}") if values is None else values

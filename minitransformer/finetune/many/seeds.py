@@ -11,6 +11,7 @@ from minitransformer.finetune import folder
 from minitransformer.finetune.data import Source
 from minitransformer.finetune.distributed import joined
 from minitransformer.finetune.job import Scores
+from minitransformer.finetune.loop import metric_of
 from minitransformer.finetune.many.once import Experiment, best_place, refuse_other_folder, run_once
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.report import source_name
@@ -83,7 +84,7 @@ def run_seeds(
             if watch is not None and here.first:
                 watch({"event": "run", "number": i + 1, "of": seeds, "name": f"seed-{seed}", "values": {}})
             runs.append(run_once(experiment, facts, replace(recipe, seed=seed), out / f"seed-{seed}", watch))
-        metric = recipe.metric or TASKS[task].metric
+        metric = metric_of(recipe, TASKS[task])
         place = best_place([run.get("dev", {}).get(metric) for run in runs], metric)
         found = Seeds(out, metric, numbers, tuple(runs), None if place is None else numbers[place])
         if here.first:

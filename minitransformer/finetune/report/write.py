@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minitransformer.finetune.evaluate import confusion_of
+from minitransformer.finetune.loop import metric_of
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.report.card import model_card
 from minitransformer.finetune.report.pictures import confusion_matrix_svg, loss_curve
@@ -25,7 +26,7 @@ def write_report(
     """Write README.md, curves.svg and, where answers are labels, confusion.svg. `answered`: rows, and their answers."""
     steps = [event for event in history if event["event"] == "step"]
     evaluations = [event for event in history if event["event"] == "evaluation"]
-    pictures = {"curves.svg": loss_curve(steps, evaluations, recipe.metric or task.metric)}
+    pictures = {"curves.svg": loss_curve(steps, evaluations, metric_of(recipe, task))}
     matrix = confusion_of(task, *answered)
     if matrix is not None:
         pictures["confusion.svg"] = confusion_matrix_svg(*matrix)

@@ -19,6 +19,8 @@ LISTS: dict[str, Callable[[str], list[str]] | None] = {
     "tags": str.split,
     "labels": _at_bars,
     "choices": _at_bars,
+    "head": None,
+    "tail": None,
     "answers": None,
     "messages": None,
 }

@@ -7,33 +7,7 @@ from typing import Any
 
 from minitransformer.errors import DataError
 from minitransformer.storage.files import listed, quote
-from minitransformer.tasks import Row
-
-
-@dataclass(frozen=True)
-class TaskColumns:
-    """The columns of a task: what the model reads, what it is to learn, and what may be there besides."""
-
-    inputs: tuple[str, ...]
-    targets: tuple[str, ...] = ()
-    more: tuple[str, ...] = ()
-
-
-COLUMNS = {
-    "classify": TaskColumns(("text",), ("label",), ("pair",)),
-    "regress": TaskColumns(("text",), ("label",), ("pair",)),
-    "multilabel": TaskColumns(("text",), ("labels",), ("pair",)),
-    "tag": TaskColumns(("words",), ("tags",)),
-    "relation": TaskColumns(("text",), ("label",)),
-    "span": TaskColumns(("question", "context"), ("answers",), ("id",)),
-    "choice": TaskColumns(("prompt", "choices"), ("label",)),
-    "lm": TaskColumns(("text",)),
-    "mlm": TaskColumns(("text",)),
-    "translate": TaskColumns(("source",), ("target",)),
-    "summarize": TaskColumns(("source",), ("target",)),
-    "dialogue": TaskColumns(("messages",)),
-    "image": TaskColumns(("path",), ("label",)),
-}
+from minitransformer.tasks import TASKS, Row
 
 
 @dataclass(frozen=True)
@@ -65,6 +39,8 @@ class Wanted:
     def _missing(self, ours: str, record: Iterable[str]) -> str:
         name, there = self.names[ours], [str(column) for column in record]
         guess = did_you_mean(name, there)
+        if len(there) == 1 and ";" in there[0]:
+            guess = "; it seems to be separated by ';', expected ',' in a csv, or tabs in a tsv"
         way_out = (
             f"say which it is with columns={{{ours!r}: '...'}}, on the command line --columns {ours}=...; "
             f"in a csv or tsv without names, its number from 1"
@@ -74,9 +50,9 @@ class Wanted:
 
 def wanted_columns(task: str, columns: Mapping[str, str], *, targets: bool) -> Wanted:
     """What to take from a file for `task`; `columns` says what some of our columns are called there."""
-    if task not in COLUMNS:
-        raise DataError(f"task: got {task!r}, expected one of {', '.join(COLUMNS)}{did_you_mean(task, COLUMNS)}")
-    of_task = COLUMNS[task]
+    if task not in TASKS:
+        raise DataError(f"task: got {task!r}, expected one of {', '.join(TASKS)}{did_you_mean(task, TASKS)}")
+    of_task = TASKS[task].kind
     columns = {ours: str(name) for ours, name in columns.items()}  # a number, too
     ours = (*of_task.inputs, *of_task.targets, *of_task.more)
     for name in columns:

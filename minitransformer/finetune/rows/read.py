@@ -39,7 +39,7 @@ def read_rows(
 ) -> list[Row]:
     """The rows for `task` in a file, or in several files one after another.
 
-    `columns`: what our columns (see `COLUMNS`) are called in the file, where they are called otherwise:
+    `columns`: what the columns of the task (see its `Kind`) are called in the file, where they are called otherwise:
     {"text": "review"}, or {"text": "1"} for the first column of a file without names. Without `targets`, the columns
     that are to be learned need not be there. A DataError names the file, the line and the way out.
 
