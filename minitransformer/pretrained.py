@@ -63,6 +63,7 @@ class Pretrained:
         self._preprocessor = preprocessor  # preprocessor_config.json as it was read
         self._sentences = sentences  # the error, where these files ask for what is not implemented
         self.generation_config = None if generation_config is None else dict(generation_config)  # as it was read
+        self._added: tuple[str, ...] = ()  # tokens that the base does not have
 
     def __call__(self, *args: Any, **kwargs: Any) -> Output:
         """Run the model: see `Transformer.forward`."""
@@ -165,7 +166,9 @@ class Pretrained:
 
     def add_tokens(self, tokens: Sequence[str]) -> tuple[str, ...]:
         """Make the tokenizer and the model know new special tokens. Returns those that were new."""
-        return add_tokens(self.transformer, self.tokenizer, self.raw_config, tokens)
+        new = add_tokens(self.transformer, self.tokenizer, self.raw_config, tokens)
+        self._added += new
+        return new
 
     def embed(
         self,
@@ -270,6 +273,10 @@ class Pretrained:
             self._write_adapter(folder)
 
     def _write_adapter(self, folder: Path) -> None:
+        if self._added:
+            raise InputError(
+                f"{', '.join(self._added)}: added tokens are no part of an adapter; save the whole model, LoRA merged"
+            )
         save_adapter(self.transformer, self.family, self.raw_config, self.base, folder)
         self._write_readers(folder)
 

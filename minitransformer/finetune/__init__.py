@@ -34,11 +34,15 @@ def finetune(
     """Fine-tune the model `name` and write it to the folder `out`, which transformers reads, too.
 
     `task`: classify, regress, multilabel, tag, relation, span, choice, lm, mlm, translate, summarize, dialogue, image.
-    `rows`: a file, files, or a list of dicts; see `finetune.rows`. `dev`, by which the best weights are chosen, and
-    `test`, by which those are judged in the end: a share of the rows, a number of them, or rows of their own.
-    `columns`: what our columns are called in the files, {"text": "review"}. `fields`: those of a `Recipe`, in place of
-    one, such as epochs=3, train="lora". `watch` is called with each event of the loop. `resume`: go on with the run in
-    `out`. Raises a DataError for rows that cannot be used, before anything is trained.
+    `rows`: a file, files, or a list of dicts; see `finetune.rows.read_rows`. `dev`, by which the best weights are
+    chosen, and `test`, by which those are judged in the end: a share of the rows, a number of them, or rows of their
+    own. `columns`: what our columns are called in the files, {"text": "review"}. `fields`: those of a `Recipe`, in
+    place of one, such as epochs=3, train="lora". `watch` is called with each event of the loop, see
+    `finetune.loop.train`. `resume`: go on with the run in `out`. The run's `metrics` are those of "dev" and "test".
+
+    Before anything is trained it raises a DataError for rows that cannot be used, a ConfigError for a task or a recipe
+    that does not fit the model, a StorageError for a folder that cannot be written to; then a NotFiniteError at numbers
+    that are none, and a StoppedError once a signal has stopped the run and it is saved.
     """
     from minitransformer.errors import ConfigError
     from minitransformer.finetune.recipe import from_json

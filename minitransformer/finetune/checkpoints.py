@@ -72,7 +72,7 @@ def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
 
 
 def write_tensors(staging: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Write the weights that train and what the optimizer remembers of them, or this process's share; the digests."""
+    """Write the weights that train and the optimizer's moments, or this process's share. Returns the digests."""
     share = f"-{world().rank:05d}" if is_sharded(model) else ""
     names = [f"{WEIGHTS}{share}.safetensors", f"{MOMENTS}{share}.safetensors"]
     for name, tensors in zip(names, (training_weights(model, optimizer), moments(model, optimizer)), strict=True):
@@ -129,7 +129,7 @@ def verify(checkpoint: Path) -> None:
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Put a checkpoint's weights into the model, its moments into the optimizer; where the run was."""
+    """Put a checkpoint's weights into the model, its moments into the optimizer. Returns where the run was."""
     restore_weights(checkpoint, model)
     parameters = dict(model.named_parameters())
     fused = any(group.get("fused") for group in optimizer.param_groups)
@@ -200,7 +200,7 @@ def _by_step(folder: Path) -> list[Path]:
 def _whole(names: set[str]) -> bool:
     """Whether these are all files of a checkpoint: as many with weights as with moments."""
     kinds = [match[1] for name in names if (match := TENSORS.fullmatch(name))]
-    return names - {STATE} != names and len(kinds) == len(names) - 1 and kinds.count(WEIGHTS) * 2 == len(kinds) > 0
+    return STATE in names and len(kinds) == len(names) - 1 and kinds.count(WEIGHTS) * 2 == len(kinds) > 0
 
 
 def _digests(folder: Path, *names: str) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from minitransformer.finetune.optimizers import make_optimizer
 from minitransformer.finetune.plan import Plan
 from minitransformer.finetune.randomness import seeded
 from minitransformer.finetune.recipe import Recipe, schedule
+from minitransformer.finetune.scores import metric_of, note_score
 from minitransformer.finetune.sharded import clip, gradient_norm, whole
 from minitransformer.finetune.what_trains import unfreeze
-from minitransformer.metrics import goodness
 from minitransformer.model import Transformer
 from minitransformer.tasks.task import Example, Task
 
@@ -42,12 +42,22 @@ def train(
     save: Save | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
-    """Train `model` in place, and tell of each step, evaluation and checkpoint. Stop asking and it stops.
+    """Train `model` in place, and tell of each step, evaluation and checkpoint: the next step waits to be asked for.
 
     The weights depend on the weights at the start, the examples, the recipe and the step, and on nothing else: neither
     on how often the model is judged or saved, nor on whether the run was interrupted and goes on from a `checkpoint`.
     `evaluate` gives the scores of the model as it is; `save` keeps it; `stop` says whether to end early, say for a
-    signal. Raises a NotFiniteError before a loss or gradient that is no number reaches the weights.
+    signal. What of the model trains (`what_trains.prepare`) and what the task reads (`start.make_task`) is settled
+    before; the recipe's learning_rate is a number by then.
+
+    Yields {"event": "step", "step" (from 1), "steps", "epoch", "loss" (the mean of the step's batch), "gradient_norm"
+    (before it is clipped), "learning_rate" (the highest), "rows_per_second", "tokens_per_second" (since the start,
+    without padding), "micro_batch_size"}; {"event": "evaluation", "step", each score, "metric", "best"}; {"event":
+    "saved", "step"}.
+
+    Raises a NotFiniteError before a loss or gradient that is no number reaches the weights, a DataError where there is
+    no example, a ConfigError for a metric that `evaluate` does not give, and a MiniTransformerError where memory does
+    not suffice for one row.
     """
     plan = Plan([len(example) for example in examples], recipe)
     optimizer = make_optimizer(model, recipe)
@@ -62,7 +72,7 @@ def train(
         began = time.perf_counter()
         places = plan.rows(state.step)
         if unfreeze(model, recipe, plan.epochs_before(state.step)):
-            forward = loss_sum(model, task, recipe)
+            forward = loss_sum(model, task, recipe)  # anew: of several processes, each keeps a list of what trains
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * schedule(recipe, state.step, plan.steps)
 
@@ -79,13 +89,14 @@ def train(
                 state.micro_batch_size = halved(state, recipe, len(places))
         scaler.unscale_(optimizer)
         norm = gradient_norm(model.parameters())
-        # In float16 a gradient may be too large for a while, but not however little the loss is multiplied by.
-        bearable = math.isfinite(norm) or (scaler.is_enabled() and scaler.get_scale() >= 1)
-        if not math.isfinite(loss) or not bearable:
+        # float16: a gradient that overflows while the loss is scaled up is left out, and the scale halved. Where the
+        # scale is below 1 already, it is the model's own.
+        overflow = scaler.is_enabled() and scaler.get_scale() >= 1
+        if not math.isfinite(loss) or not (math.isfinite(norm) or overflow):
             with seeded(recipe.seed, state.step), whole(model):
                 raise not_finite(model, task, [examples[place] for place in places], state.step, plan.steps, loss)
         clip(model.parameters(), recipe.max_grad_norm, norm)
-        scaler.step(optimizer)  # float16: leaves a step out whose gradient is too large for it, and scales down
+        scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
         state.step += 1
@@ -103,16 +114,16 @@ def train(
             "learning_rate": max(group["lr"] for group in optimizer.param_groups),
             "rows_per_second": rows / seconds,
             "tokens_per_second": tokens / seconds,
-            "micro_batch_size": state.micro_batch_size or len(places),
+            "micro_batch_size": rows_at_once(state, recipe, len(places)),
         }
 
-        asked_to_stop, judged = anyone(stop()), False
+        asked_to_stop, evaluated = anyone(stop()), False
         if evaluate is not None and plan.evaluates_after(state.step - 1):
-            scores, judged = evaluate(), True
-            best = judge(state, scores, recipe, task)
+            scores, evaluated = evaluate(), True
+            best = note_score(state, scores, recipe, task)
             yield {"event": "evaluation", "step": state.step, **scores, "metric": metric_of(recipe, task), "best": best}
         due = recipe.save_every is not None and state.step % recipe.save_every == 0
-        if save is not None and (judged or due or asked_to_stop or state.step == plan.steps):
+        if save is not None and (evaluated or due or asked_to_stop or state.step == plan.steps):
             save(model, optimizer, state)
             yield {"event": "saved", "step": state.step}
         if asked_to_stop:
@@ -128,7 +139,7 @@ def gradient(
     state: State,
     scaler: torch.amp.GradScaler,
 ) -> float:
-    """Compute the gradient of the mean loss over these examples; that loss.
+    """Compute the gradient of the mean loss over these examples. Returns that loss.
 
     The batch is shared out to the processes and cut into parts, as many rows as memory holds; the sum of each part's
     losses is divided by the count of the whole batch. So the gradient is that of the whole batch, however it is cut.
@@ -137,46 +148,32 @@ def gradient(
     with seeded(recipe.seed, state.step):  # all that is random in the data of this step
         batch = task.collate(examples)
     count = task.count(batch).item() or 1
-    parts = share(batch, state.micro_batch_size or recipe.micro_batch_size or len(examples))
+    parts = share(batch, rows_at_once(state, recipe, len(examples)))
     total = torch.zeros((), device=device)
     dtype = PRECISION[recipe.dtype]
     with seeded(recipe.seed, state.step, here.rank):  # dropout
-        for i, (part, counts) in enumerate(parts, start=1):
+        for i, (part, weight) in enumerate(parts, start=1):  # weight 0: a part without rows, to keep pace with others
             inputs = {name: x.to(device) for name, x in part.items()}
             with nullcontext() if i == len(parts) else without_averaging(forward):
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                    loss = forward(inputs) * counts
+                    loss = forward(inputs) * weight
                 # The processes' gradients are averaged: times their number, that is the sum.
                 scaler.scale(loss * here.size / count).backward()
             total = total + loss.detach()
     return (summed(total) / count).item()
 
 
+def rows_at_once(state: State, recipe: Recipe, rows: int) -> int:
+    """How many of so many rows are computed at once."""
+    return min(rows, state.micro_batch_size or recipe.micro_batch_size or rows)
+
+
 def halved(state: State, recipe: Recipe, rows: int) -> int:
     """Half the micro-batch for which there was no memory. Raises where it was one row."""
-    size = min(rows, state.micro_batch_size or recipe.micro_batch_size or rows)
+    size = rows_at_once(state, recipe, rows)
     if size == 1 or world().size > 1:
         raise MiniTransformerError(
             f"step {state.step + 1}: out of memory with {size} rows at a time; try a lower micro_batch_size, a lower "
             f"max_length, recompute, train='lora', or a smaller model"
         )
     return math.ceil(size / 2)
-
-
-def judge(state: State, scores: Mapping[str, float], recipe: Recipe, task: Task) -> bool:
-    """Whether these scores are the best so far. An evaluation without a better one counts against the patience."""
-    metric = metric_of(recipe, task)
-    if metric not in scores:
-        raise MiniTransformerError(f"metric: got {metric!r}, expected one of {', '.join(scores)}")
-    value = scores[metric]
-    better = not math.isnan(value) and (state.best is None or goodness(metric, value) > goodness(metric, state.best))
-    if better:
-        state.best, state.best_step, state.since_best = value, state.step, 0
-    else:
-        state.since_best += 1
-    return better
-
-
-def metric_of(recipe: Recipe, task: Task) -> str:
-    """The score that says which weights are the best."""
-    return recipe.metric or task.kind.metric

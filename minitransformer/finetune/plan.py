@@ -2,8 +2,8 @@
 
 import math
 import random
+from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
 
 from minitransformer.errors import DataError
 from minitransformer.finetune.recipe import Recipe
@@ -19,11 +19,11 @@ class Plan:
             raise DataError("rows: none gives anything to learn from, expected at least one that does")
         self.lengths, self.recipe = lengths, recipe
         self.starts = [0]  # each epoch's first step, and the step after the last epoch
-        while len(self.starts) <= math.ceil(recipe.epochs) if recipe.steps is None else self.starts[-1] < recipe.steps:
+        while self._goes_on():
             self.starts.append(self.starts[-1] + self._count(len(self.starts) - 1))
         last = self.starts[-1] - self.starts[-2]
-        whole = math.ceil(recipe.epochs) - recipe.epochs  # the share of the last epoch that is left out
-        self.steps = recipe.steps or max(1, self.starts[-1] - math.floor(whole * last))
+        left_out = math.ceil(recipe.epochs) - recipe.epochs  # of the last epoch
+        self.steps = recipe.steps or max(1, self.starts[-1] - math.floor(left_out * last))
         self._epoch, self._batches = -1, [[0]]
 
     def rows(self, step: int) -> list[int]:
@@ -46,8 +46,14 @@ class Plan:
         before, after = (math.floor(self.epochs_before(s) / every + 1e-9) for s in (step, step + 1))
         return after > before or step + 1 == self.steps
 
+    def _goes_on(self) -> bool:
+        """Whether there is an epoch after those whose steps are known."""
+        if self.recipe.steps is not None:
+            return self.starts[-1] < self.recipe.steps
+        return len(self.starts) <= math.ceil(self.recipe.epochs)
+
     def _epoch_of(self, step: int) -> int:
-        return next(epoch for epoch, (first, end) in enumerate(pairwise(self.starts)) if first <= step < end)
+        return bisect_right(self.starts, step) - 1
 
     def _count(self, epoch: int) -> int:
         if self.recipe.batch_tokens is None:

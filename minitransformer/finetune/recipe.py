@@ -51,9 +51,9 @@ class Recipe:
     schedule: str = _option("linear", "After the warm-up: linear, cosine, constant, polynomial, inverse_sqrt.")
     warmup: float = _option(0.1, "The steps in which the rate rises: a share if below 1, else a number.")
     weight_decay: float = _option(0.01, "On matrices; not on biases and norms.")
-    beta1: float = _option(0.9, "AdamW's, and SGD's momentum.")
-    beta2: float = _option(0.999, "AdamW's.")
-    eps: float = _option(1e-8, "AdamW's.")
+    beta1: float = _option(0.9, "AdamW: how much of the mean gradient stays from step to step; SGD: the momentum.")
+    beta2: float = _option(0.999, "AdamW: how much of the mean squared gradient stays.")
+    eps: float = _option(1e-8, "AdamW: added to what the step is divided by.")
     max_grad_norm: float = _option(1.0, "A longer gradient is cut to this length.")
     label_smoothing: float = _option(0.0, "The share of certainty that is spread over all classes.")
     class_weights: str | None = _option(None, 'How much classes count: "auto", as rare as they are, or "spam=2,ham=1".')
@@ -67,19 +67,21 @@ class Recipe:
     flip: bool = _option(False, "Show half of the images as in a mirror.")
 
     # How it is computed.
-    dtype: str = _option("float32", "Of the products: float32, bfloat16 or float16. Weights stay float32.")
+    dtype: str = _option(
+        "float32", "Of the forward and backward pass: float32, bfloat16 or float16; weights stay float32."
+    )
     recompute: bool = _option(False, "Compute activations again in the backward pass, rather than keep them.")
     compile: bool = _option(False, "Compile the model with torch.compile.")
     shard: bool = _option(False, "Spread the weights over the processes (FSDP), for a model too large for one GPU.")
     deterministic: bool = _option(False, "On a GPU the same bits each time, more slowly.")
 
     # How it is judged and kept.
-    evaluate_every: float = _option(1.0, "Epochs.")
+    evaluate_every: float = _option(1.0, "Epochs from one evaluation to the next.")
     metric: str | None = _option(None, "Which score is to be best; by default the task's own.")
     patience: int | None = _option(None, "Stop after so many evaluations without a better one.")
     save_every: int | None = _option(None, "Steps between checkpoints, besides those after each evaluation.")
     keep: int = _option(2, "Checkpoints that are kept, besides the best.")
-    seed: int = _option(0, "Same seed, same run.")
+    seed: int = _option(0, "Decides order, dropout, new weights and the split: same seed, same run.")
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(Recipe).items():

@@ -23,8 +23,9 @@ from minitransformer.finetune.distributed import gathered, joined, of_first, wai
 from minitransformer.finetune.finish import finish
 from minitransformer.finetune.forward import deterministic, place, recomputing
 from minitransformer.finetune.job import Job, Run, judged
-from minitransformer.finetune.loop import Event, metric_of, train
+from minitransformer.finetune.loop import Event, train
 from minitransformer.finetune.recipe import Recipe
+from minitransformer.finetune.scores import metric_of, score_of
 from minitransformer.finetune.signals import stop_signals
 from minitransformer.finetune.start import check_task, make_task, start
 from minitransformer.tasks.task import Example, Task
@@ -63,7 +64,7 @@ def run(
         rehearse(job)
 
         facts = {**facts_of(name, task, parts), "labels": list(getattr(the_task, "labels", ()))}
-        facts["given"] = on_disk(**dict(zip(GIVEN, (rows, dev, test, columns, split_seed), strict=True)))
+        facts["given"] = on_disk(rows=rows, dev=dev, test=test, columns=columns, split_seed=split_seed)
         if resume:
             folder.check_same(out, recipe, facts)
         elif here.first:
@@ -140,6 +141,4 @@ def rehearse(job: Job) -> None:
             raise ConfigError(f"{field}: got {getattr(job.recipe, field)!r}, but there are no dev rows to judge by")
     if few:
         _, found = judged(job, few, [example for example in job.dev if example.row < len(few)])
-        metric = metric_of(job.recipe, job.task)
-        if metric not in found:
-            raise MiniTransformerError(f"metric: got {metric!r}, expected one of {', '.join(found)}")
+        score_of(found, metric_of(job.recipe, job.task))

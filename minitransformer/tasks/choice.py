@@ -11,7 +11,7 @@ from minitransformer.errors import DataError
 from minitransformer.metrics import classification
 from minitransformer.model import Transformer
 from minitransformer.model.heads import SumAndCount
-from minitransformer.tasks.task import Criterion, Example, Kind, Row, columns_row
+from minitransformer.tasks.task import Criterion, Example, Kind, Row, columns_row, logits_of
 from minitransformer.text import Batch, Tokenizer
 
 
@@ -39,6 +39,8 @@ class Choice:
         targets=("label",),
         labels_in=lambda row: [str(right_choice(row))],
         options=("label_smoothing",),
+        pipeline="multiple-choice",
+        example='model.predict([("It rains.", ["Get wet.", "Get an ice."])])',
     )
 
     def __init__(self, tokenizer: Tokenizer, max_length: int | None, *, label_smoothing: float = 0.0) -> None:
@@ -85,7 +87,7 @@ class Choice:
 
     def decode(self, model: Transformer, batch: Mapping[str, Tensor]) -> list[tuple[int, float]]:
         """The most probable choice of each row, and its probability."""
-        logits = model(**{name: x for name, x in batch.items() if name != "labels"}).logits  # [B choices]
+        logits = logits_of(model, batch)  # [B choices]
         scores, best = torch.softmax(logits.float(), -1).max(-1)  # [B]
         return list(zip(best.tolist(), scores.tolist(), strict=True))
 

@@ -11,8 +11,8 @@ from minitransformer.errors import DataError
 from minitransformer.metrics import classification
 from minitransformer.model import Transformer
 from minitransformer.model.heads import SumAndCount
-from minitransformer.tasks.task import Criterion, Example, Kind, Row, label_number, pad
-from minitransformer.tasks.texts import text_examples, text_row
+from minitransformer.tasks.task import Criterion, Example, Kind, Row, label_number, logits_of
+from minitransformer.tasks.texts import text_batch, text_examples, text_row
 from minitransformer.text import Batch, Tokenizer
 
 
@@ -61,6 +61,8 @@ class Classify:
         labels_of=own_labels,
         options=("label_smoothing", "class_weights"),
         config={"problem_type": "single_label_classification"},
+        pipeline="text-classification",
+        example='model.predict(["What a film!"])',
     )
 
     def __init__(
@@ -84,10 +86,7 @@ class Classify:
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """input_ids and so on int [B T]; labels int [B]."""
-        batch = pad(self.tokenizer, examples)
-        if examples[0].target is not None:
-            batch["labels"] = torch.tensor([example.target for example in examples])
-        return batch
+        return text_batch(self.tokenizer, examples)
 
     def count(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The number of rows, or the sum of their labels' weights."""
@@ -114,6 +113,6 @@ class Classify:
 
 def most_probable(model: Transformer, batch: Mapping[str, Tensor], labels: Sequence[str]) -> list[tuple[str, float]]:
     """The most probable of these labels for each row of a batch, and its probability."""
-    logits = model(**{name: x for name, x in batch.items() if name != "labels"}).logits  # [B labels]
+    logits = logits_of(model, batch)  # [B labels]
     scores, best = torch.softmax(logits.float(), -1).max(-1)  # [B]
     return [(labels[i], score) for i, score in zip(best.tolist(), scores.tolist(), strict=True)]

@@ -33,6 +33,8 @@ class ClassifyImages:
         labels_in=own_label,
         labels_of=own_labels,
         options=("label_smoothing", "class_weights", "flip"),
+        pipeline="image-classification",
+        example='model.predict(["image.png"])',
     )
 
     def __init__(

@@ -38,6 +38,9 @@ class Dialogue:
         row_metric="loss",
         inputs=("messages",),
         options=("label_smoothing", "chat_template"),
+        learned="answers' tokens",
+        pipeline="text-generation",
+        example='"".join(model.chat().say("Hello!"))',
     )
 
     def __init__(

@@ -15,7 +15,7 @@ from minitransformer.errors import DataError, InputError, TokenizerError
 from minitransformer.metrics import perplexity
 from minitransformer.model import Transformer
 from minitransformer.model.heads import IGNORED, SumAndCount
-from minitransformer.tasks.task import Criterion, Example, Kind, Row, columns_row, pad, token_labels
+from minitransformer.tasks.task import Criterion, Example, Kind, Row, columns_row, logits_of, pad, token_labels
 from minitransformer.text import Batch, Tokenizer
 
 MASKED, KEPT = 0.8, 0.1  # of the chosen tokens: shown as a mask, shown as they are; the others: as a random token
@@ -60,6 +60,9 @@ class CausalLM:
         inputs=("text",),
         options=("label_smoothing",),
         documents=True,
+        learned="next tokens",
+        pipeline="text-generation",
+        example='model.generate("Once upon a time", max_new_tokens=40)',
     )
 
     def __init__(
@@ -139,6 +142,9 @@ class MaskedLM:
         inputs=("text",),
         options=("label_smoothing",),
         documents=True,
+        learned="tokens to guess",
+        pipeline="fill-mask",
+        example="model.predict([f\"A {model.tokenizer.special['mask_token']} day.\"])",
     )
 
     def __init__(
@@ -267,7 +273,7 @@ def judged(model: Transformer, batch: Mapping[str, Tensor]) -> list[Judged]:
     """How well a language model predicts the labels of each row of a batch."""
     if model.head is None:
         raise InputError("this model has no head; load it with head='causal-lm' or 'masked-lm'")
-    logits = model(**{name: x for name, x in batch.items() if name != "labels"}).logits  # [B T V]
+    logits = logits_of(model, batch)  # [B T V]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     found = []
     for row, labels in zip(logits.split(1), batch["labels"].split(1), strict=True):

@@ -11,8 +11,8 @@ from minitransformer.errors import DataError
 from minitransformer.metrics import multilabel
 from minitransformer.model import Transformer
 from minitransformer.model.heads import SumAndCount
-from minitransformer.tasks.task import Example, Kind, Row, label_number, pad
-from minitransformer.tasks.texts import text_examples, text_row
+from minitransformer.tasks.task import Example, Kind, Row, label_number, logits_of
+from minitransformer.tasks.texts import text_batch, text_examples, text_row
 from minitransformer.text import Batch, Tokenizer
 
 THRESHOLD = 0.5  # a label of this probability or more is chosen
@@ -52,6 +52,8 @@ class Multilabel:
         labels_in=names_of,
         labels_of=lambda rows: check_labels(sorted({name for row in rows for name in names_of(row)})),
         config={"problem_type": "multi_label_classification"},
+        pipeline="text-classification",
+        example='model.predict(["What a film!"])',
     )
 
     def __init__(self, tokenizer: Tokenizer, labels: Sequence[str], max_length: int | None) -> None:
@@ -69,10 +71,7 @@ class Multilabel:
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """input_ids and so on int [B T]; labels float [B labels]."""
-        batch = pad(self.tokenizer, examples)
-        if examples[0].target is not None:
-            batch["labels"] = torch.tensor([example.target for example in examples])
-        return batch
+        return text_batch(self.tokenizer, examples)
 
     def count(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The number of rows times that of labels."""
@@ -84,7 +83,7 @@ class Multilabel:
 
     def decode(self, model: Transformer, batch: Mapping[str, Tensor]) -> list[list[float]]:
         """The probability of each label."""
-        logits = model(**{name: x for name, x in batch.items() if name != "labels"}).logits  # [B labels]
+        logits = logits_of(model, batch)  # [B labels]
         return torch.sigmoid(logits.float()).tolist()
 
     def answers(self, rows: Sequence[Row], examples: Sequence[Example], decoded: Sequence[list[float]]) -> list[Labels]:

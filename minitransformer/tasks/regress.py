@@ -10,8 +10,8 @@ from torch import Tensor
 from minitransformer.metrics import regression
 from minitransformer.model import Transformer
 from minitransformer.model.heads import SumAndCount
-from minitransformer.tasks.task import Example, Kind, Row, pad
-from minitransformer.tasks.texts import text_examples, text_row
+from minitransformer.tasks.task import Example, Kind, Row, logits_of
+from minitransformer.tasks.texts import text_batch, text_examples, text_row
 from minitransformer.text import Batch, Tokenizer
 
 
@@ -38,6 +38,8 @@ class Regress:
         more=("pair",),
         outputs=1,
         config={"problem_type": "regression"},
+        pipeline="text-classification",
+        example='model.predict(["What a film!"])',
     )
 
     def __init__(self, tokenizer: Tokenizer, max_length: int | None) -> None:
@@ -54,10 +56,7 @@ class Regress:
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """input_ids and so on int [B T]; labels float [B]."""
-        batch = pad(self.tokenizer, examples)
-        if examples[0].target is not None:
-            batch["labels"] = torch.tensor([example.target for example in examples])
-        return batch
+        return text_batch(self.tokenizer, examples)
 
     def count(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The number of rows."""
@@ -69,7 +68,7 @@ class Regress:
 
     def decode(self, model: Transformer, batch: Mapping[str, Tensor]) -> list[float]:
         """The number of each row."""
-        logits = model(**{name: x for name, x in batch.items() if name != "labels"}).logits  # [B 1]
+        logits = logits_of(model, batch)  # [B 1]
         return logits.flatten().tolist()
 
     def answers(self, rows: Sequence[Row], examples: Sequence[Example], decoded: Sequence[float]) -> list[Estimate]:

@@ -31,7 +31,12 @@ class Relation:
     `add_tokens` gives them to a model.
     """
 
-    kind: ClassVar = replace(Classify.kind, more=("head", "tail"), added_tokens=MARKERS)
+    kind: ClassVar = replace(
+        Classify.kind,
+        more=("head", "tail"),
+        added_tokens=MARKERS,
+        example='model.predict(["<e1>Ada</e1> was born in <e2>London</e2>."])',
+    )
 
     def __init__(
         self,

@@ -133,6 +133,9 @@ class Translate(Seq2Seq):
         inputs=("source",),
         targets=("target",),
         options=("label_smoothing", "prefix", "max_target_length"),
+        learned="target tokens",
+        pipeline="translation",
+        example='model.predict(["It is late."])',
     )
 
     def score(self, answers: Sequence[Written], rows: Sequence[Row]) -> dict[str, float]:
@@ -144,7 +147,13 @@ class Translate(Seq2Seq):
 class Summarize(Seq2Seq):
     """Rows: source, and target, the same in fewer words."""
 
-    kind: ClassVar = replace(Translate.kind, metric="rougeL", row_metric="rougeL")
+    kind: ClassVar = replace(
+        Translate.kind,
+        metric="rougeL",
+        row_metric="rougeL",
+        pipeline="summarization",
+        example='model.predict(["A long text, which ends at last."])',
+    )
 
     def score(self, answers: Sequence[Written], rows: Sequence[Row]) -> dict[str, float]:
         """ROUGE."""

@@ -67,6 +67,9 @@ class Span:
         targets=("answers",),
         more=("id",),
         options=("stride",),
+        learned="answers",
+        pipeline="question-answering",
+        example='model.predict([("Who?", "It was Ada.")])',
     )
 
     def __init__(

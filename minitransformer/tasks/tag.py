@@ -12,7 +12,17 @@ from minitransformer.errors import DataError, InputError
 from minitransformer.metrics import classification, entities
 from minitransformer.model import Transformer
 from minitransformer.model.heads import IGNORED, SumAndCount
-from minitransformer.tasks.task import Criterion, Example, Kind, Row, columns_row, label_number, pad, token_labels
+from minitransformer.tasks.task import (
+    Criterion,
+    Example,
+    Kind,
+    Row,
+    columns_row,
+    label_number,
+    logits_of,
+    pad,
+    token_labels,
+)
 from minitransformer.tasks.words import NO_WORD, find_words, sentence_examples
 from minitransformer.text import Batch, Tokenizer
 from minitransformer.text.rows import check_rows
@@ -92,6 +102,9 @@ class Tag:
         labels_in=tags_of,
         labels_of=tag_set,
         options=("label_smoothing", "class_weights", "stride"),
+        learned="words",
+        pipeline="token-classification",
+        example='model.predict(["Ada was born in London."])',
     )
 
     def __init__(
@@ -143,7 +156,7 @@ class Tag:
 
     def decode(self, model: Transformer, batch: Mapping[str, Tensor]) -> list[list[tuple[str, float]]]:
         """The most probable label of each token, and its probability."""
-        logits = model(**{name: x for name, x in batch.items() if name != "labels"}).logits  # [B T labels]
+        logits = logits_of(model, batch)  # [B T labels]
         scores, best = torch.softmax(logits.float(), -1).max(-1)  # [B T]
         return [
             [(self.labels[number], score) for number, score in zip(*row, strict=True)]

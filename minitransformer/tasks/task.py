@@ -111,6 +111,9 @@ class Kind:
     config: Mapping[str, Any] = field(default_factory=dict)  # what config.json says of the head
     added_tokens: tuple[str, ...] = ()  # tokens that its rows need and that most models do not have
     documents: bool = False  # whether a row is a whole document, read in blocks
+    learned: str = ""  # what there is to learn of a row, where that can be cut off: "words"
+    pipeline: str  # what the hub calls the task
+    example: str  # how a model is used for it, in Python
 
     @property
     def has_classes(self) -> bool:
@@ -185,6 +188,11 @@ def pad(tokenizer: Tokenizer, examples: Sequence[Example]) -> Batch:
     On the left, padding would move a text's positions, and its first token.
     """
     return tokenizer.pad([example.inputs for example in examples], padding_side="right")
+
+
+def logits_of(model: Transformer, batch: Mapping[str, Tensor]) -> Tensor:
+    """The logits of a batch, whose labels are left out."""
+    return model(**{name: x for name, x in batch.items() if name != "labels"}).logits
 
 
 def token_labels(examples: Sequence[Example], width: int) -> Tensor:

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from minitransformer.errors import DataError
-from minitransformer.tasks.task import Example, Row, columns_row
-from minitransformer.text import Tokenizer
+from minitransformer.tasks.task import Example, Row, columns_row, pad
+from minitransformer.text import Batch, Tokenizer
 
 
 def text_row(given: Any) -> Row:
@@ -36,3 +38,11 @@ def text_examples(
         lost = len(encoding.ids) - len(inputs["input_ids"])
         examples.append(Example(place, inputs, targets[place], lost))
     return examples
+
+
+def text_batch(tokenizer: Tokenizer, examples: Sequence[Example]) -> Batch:
+    """input_ids and so on int [B T]; where the examples have targets, of one shape, these as labels [B ...]."""
+    batch = pad(tokenizer, examples)
+    if examples[0].target is not None:
+        batch["labels"] = torch.tensor([example.target for example in examples])
+    return batch

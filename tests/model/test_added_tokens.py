@@ -9,6 +9,7 @@ from small_writers import marian
 
 import minitransformer as mt
 from minitransformer.errors import InputError, TokenizerError
+from minitransformer.model.adapters import add_lora
 from minitransformer.model.vocabulary import add_rows, drawn
 
 TOKENS = ("[E1]", "[/E1]", "[E2]", "[/E2]")
@@ -194,6 +195,18 @@ def test_a_new_token_learns_and_is_saved(family, tmp_path):
         ours = model(**batch).logits
         torch.testing.assert_close(ours, expected(**batch).logits, atol=1e-5, rtol=1e-5)
         assert torch.equal(ours, mt.load(tmp_path / "new").eval()(**batch).logits)
+
+
+def test_an_adapter_does_not_hold_them(tmp_path):
+    """Its files would be read over a base that lacks them."""
+    model = mt.load(reader(tmp_path / "bert", "bert"), head="sequence-classification", labels=["a", "b"])
+    model.add_tokens(TOKENS)
+    add_lora(model.transformer, rank=2, alpha=4.0, targets=["q", "v"])
+    with pytest.raises(InputError, match=r"\[E1\].*no part of an adapter"):
+        model.save_adapter(tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+    model.save(tmp_path / "whole")
+    assert mt.load(tmp_path / "whole").tokenizer.backend.token_to_id("[E1]") is not None
 
 
 def test_refusals_change_nothing(tmp_path):

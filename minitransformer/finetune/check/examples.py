@@ -100,8 +100,7 @@ def target_of(task: Any, columns: Mapping[str, Tensor]) -> str:
     if task.kind.head == "seq2seq-lm":
         return f"write {' '.join(written(task.tokenizer.target, labels))}"
     if labels.ndim == 0 and not labels.is_floating_point():
-        names = getattr(task, "labels", None) or task.classify.labels
-        return f"label {int(labels)} = {names[int(labels)]}"
+        return f"label {int(labels)} = {task.labels[int(labels)]}"
     if labels.ndim == 0:
         return f"number {float(labels):.6g}"
     if labels.is_floating_point():

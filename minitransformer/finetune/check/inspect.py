@@ -10,7 +10,7 @@ from typing import Any
 from minitransformer.errors import DataError
 from minitransformer.finetune.check.cost import cost
 from minitransformer.finetune.check.examples import shown, varied
-from minitransformer.finetune.check.lengths import JUDGED, lengths, only_unknown
+from minitransformer.finetune.check.lengths import lengths, only_unknown
 from minitransformer.finetune.check.report import Finding, Part, RowsReport
 from minitransformer.finetune.check.rows import (
     Counts,
@@ -108,7 +108,7 @@ def with_model(
         report,
         parts=parts,
         labels=labels,
-        judged=JUDGED.get(name, ""),
+        judged=task.kind.learned,
         max_length=getattr(task, "max_length", None),
         highest_length=getattr(free, "max_length", None),
         full_length=None if task.kind.documents else longest or None,

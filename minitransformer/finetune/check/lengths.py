@@ -16,16 +16,6 @@ from minitransformer.tasks.tag import Tag
 from minitransformer.tasks.task import Example, Row, Task
 from minitransformer.text import Tokenizer
 
-JUDGED = {  # what there is to learn of a row, where that can be cut off
-    "tag": "words",
-    "span": "answers",
-    "translate": "target tokens",
-    "summarize": "target tokens",
-    "dialogue": "answers' tokens",
-    "lm": "next tokens",
-    "mlm": "tokens to guess",
-}
-
 
 def without_limits(task: Task) -> Task:
     """The same task, which cuts nothing off."""

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from minitransformer.errors import DataError, MiniTransformerError
+from minitransformer.errors import DataError
 from minitransformer.finetune import folder
 from minitransformer.finetune.data import Source, splits
 from minitransformer.finetune.evaluate import evaluate
@@ -29,7 +29,8 @@ class Comparison:
     metrics: tuple[dict[str, Scores], dict[str, Scores]]  # as each run has written them
     curves: dict[str, tuple[list[float], list[float]]]  # the loss of each step, and each score of an evaluation
     judged_by: str  # which rows both were judged by here
-    metric: str  # each row's score in the bootstrap
+    metric: str  # by which the task is judged
+    row_metric: str  # each row's score, in the bootstrap
     rows: int
     scores: tuple[Scores, Scores]  # on these rows
     bootstrap: dict[str, float]  # see `metrics.paired_bootstrap`: A - B
@@ -41,7 +42,8 @@ class Comparison:
             return f"A and B are equally good on these {self.rows:,} rows."
         better, worse = ("A", "B") if difference > 0 else ("B", "A")
         low, high = sorted(math.copysign(1, difference) * self.bootstrap[end] for end in ("low", "high"))
-        told = f"{better} is better than {worse} by {abs(difference):.4g} a row (95 %: {low:.4g} to {high:.4g})"
+        told = f"{better} is better than {worse} by {abs(difference):.4g} {self.row_metric} a row"
+        told += f" (95 %: {low:.4g} to {high:.4g})"
         if p < SURE:
             return f"{told}. That is hardly luck: of equally good runs, {p:.1%} would differ as much on such rows."
         return f"{told}. That could be luck: of equally good runs, {p:.0%} would differ as much on such rows."
@@ -59,7 +61,7 @@ def compare(
     Raises a DataError where there are no such rows.
     """
     folders = Path(run_a), Path(run_b)
-    facts_a, facts_b = (facts_of(each) for each in folders)
+    facts_a, facts_b = (finished(each) for each in folders)
     if facts_a["task"] != facts_b["task"]:
         raise DataError(f"{run_a} is a run of {facts_a['task']}, {run_b} of {facts_b['task']}; nothing to compare")
     judged_by = "the dev rows of both" if data is None else "the rows given"
@@ -77,17 +79,17 @@ def compare(
         curves=curves(folders),
         judged_by=judged_by,
         metric=first.task.kind.metric,
+        row_metric=first.task.kind.row_metric,
         rows=len(pairs),
         scores=(first.metrics, second.metrics),
         bootstrap=paired_bootstrap([a for a, _ in pairs], [b for _, b in pairs]),
     )
 
 
-def facts_of(run: Path) -> dict[str, Any]:
+def finished(run: Path) -> dict[str, Any]:
     """The model, task and data of a run that is done."""
+    folder.refuse_unfinished(run)
     folder.recipe_of(run)  # an error that says so where there is no run
-    if not (run / folder.METRICS).is_file():
-        raise MiniTransformerError(f"{run}: this run is not done; go on with --resume {run}")
     return folder.data_of(run)
 
 
@@ -132,7 +134,7 @@ def curves(folders: tuple[Path, Path]) -> dict[str, tuple[list[float], list[floa
     names = [name for history in both for event in history if event["event"] == "evaluation" for name in event]
     found = {"loss": tuple(series(history, "step", "loss") for history in both)}
     for name in dict.fromkeys(names):
-        if name not in ("event", "step", "best"):
+        if name not in ("event", "step", "metric", "best"):
             found[f"dev {name}"] = tuple(series(history, "evaluation", name) for history in both)
     return found  # type: ignore[return-value]  # tuples of two
 

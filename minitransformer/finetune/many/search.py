@@ -15,12 +15,12 @@ from minitransformer.finetune import folder
 from minitransformer.finetune.data import Source, Splits
 from minitransformer.finetune.distributed import joined, wait, world
 from minitransformer.finetune.job import Job, Scores
-from minitransformer.finetune.loop import metric_of
 from minitransformer.finetune.many.once import Experiment, best_place, check_same, refuse_other_folder, run_once
 from minitransformer.finetune.many.space import PAPERS, Range, Space, drawn, grid, make_space
 from minitransformer.finetune.optimizers import make_optimizer
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.run import Watch, rehearse
+from minitransformer.finetune.scores import metric_of
 from minitransformer.finetune.start import check_task, make_task, start
 from minitransformer.metrics import LOWER_IS_BETTER
 from minitransformer.storage import read_json

@@ -11,12 +11,12 @@ from minitransformer.finetune import folder
 from minitransformer.finetune.data import Source
 from minitransformer.finetune.distributed import joined
 from minitransformer.finetune.job import Scores
-from minitransformer.finetune.loop import metric_of
 from minitransformer.finetune.many.once import Experiment, best_place, refuse_other_folder, run_once
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.report import source_name
 from minitransformer.finetune.report.card import means, model_card, table
 from minitransformer.finetune.run import Watch
+from minitransformer.finetune.scores import metric_of
 from minitransformer.finetune.start import check_task
 from minitransformer.storage.files import write_json
 from minitransformer.tasks import TASKS

@@ -10,27 +10,19 @@ from urllib.parse import quote
 
 from minitransformer.finetune.report.shown import markdown, one_line
 from minitransformer.storage.hub import is_repo_id
+from minitransformer.tasks import TASKS
 
 Results = Mapping[str, Sequence[Mapping[str, float]]]  # of "dev" and "test": the scores of each run, by seed
 
-KINDS = {  # of each task: what the hub calls it, transformers' class for it, and how the model is used
-    "classify": ("text-classification", "SequenceClassification", 'model.predict(["What a film!"])'),
-    "regress": ("text-classification", "SequenceClassification", 'model.predict(["What a film!"])'),
-    "multilabel": ("text-classification", "SequenceClassification", 'model.predict(["What a film!"])'),
-    "relation": (
-        "text-classification",
-        "SequenceClassification",
-        'model.predict(["<e1>Ada</e1> was born in <e2>London</e2>."])',
-    ),
-    "tag": ("token-classification", "TokenClassification", 'model.predict(["Ada was born in London."])'),
-    "span": ("question-answering", "QuestionAnswering", 'model.predict([("Who?", "It was Ada.")])'),
-    "choice": ("multiple-choice", "MultipleChoice", 'model.predict([("It rains.", ["Get wet.", "Get an ice."])])'),
-    "lm": ("text-generation", "CausalLM", 'model.generate("Once upon a time", max_new_tokens=40)'),
-    "dialogue": ("text-generation", "CausalLM", '"".join(model.chat().say("Hello!"))'),
-    "mlm": ("fill-mask", "MaskedLM", "model.predict([f\"A {model.tokenizer.special['mask_token']} day.\"])"),
-    "translate": ("translation", "Seq2SeqLM", 'model.predict(["It is late."])'),
-    "summarize": ("summarization", "Seq2SeqLM", 'model.predict(["A long text, which ends at last."])'),
-    "image": ("image-classification", "ImageClassification", 'model.predict(["image.png"])'),
+CLASSES = {  # of each head: transformers' class for it, without AutoModelFor
+    "sequence-classification": "SequenceClassification",
+    "token-classification": "TokenClassification",
+    "question-answering": "QuestionAnswering",
+    "multiple-choice": "MultipleChoice",
+    "causal-lm": "CausalLM",
+    "masked-lm": "MaskedLM",
+    "seq2seq-lm": "Seq2SeqLM",
+    "image-classification": "ImageClassification",
 }
 MOST_LABELS = 100
 
@@ -56,15 +48,15 @@ def model_card(
     "test" the scores of each run; of several, by several seeds, mean ± standard deviation are shown.
     `for_transformers`: whether transformers can load it. `pictures`: files beside the card.
     """
-    hub_task, kind, use = KINDS[task]
-    front = front_matter(name, task, hub_task, base_model, data, results)
-    theirs = transformers_code(name, kind) if for_transformers else []
+    kind = TASKS[task].kind
+    front = front_matter(name, task, kind.pipeline, base_model, data, results)
+    theirs = transformers_code(name, CLASSES[kind.head]) if for_transformers else []
     parts = [
         f"---\n{front}\n---",
         f"# {markdown(name)}",
         f"Fine-tuned from {markdown(base_model)} with minitransformer: task `{task}`, data {markdown(data)}.",
         "## Use",
-        *code("import minitransformer as mt", "", f"model = mt.load({name!r})", f"print({use})"),
+        *code("import minitransformer as mt", "", f"model = mt.load({name!r})", f"print({kind.example})"),
         *theirs,
         "## Data",
         table(("part", "rows"), [(part, f"{count:,}") for part, count in rows.items()]),
@@ -81,13 +73,13 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def front_matter(name: str, task: str, hub_task: str, base_model: str, data: str, results: Results) -> str:
+def front_matter(name: str, task: str, pipeline: str, base_model: str, data: str, results: Results) -> str:
     """What the hub reads, as YAML. Without what it would refuse: a base model that is a folder, scores without end."""
     from huggingface_hub import EvalResult, ModelCardData
 
     scores = [
         EvalResult(
-            task_type=hub_task,
+            task_type=pipeline,
             dataset_name=one_line(data) or "data",
             dataset_type=re.sub(r"[^A-Za-z0-9._-]+", "-", one_line(data)).strip("-.") or "data",
             dataset_split=part,
@@ -103,7 +95,7 @@ def front_matter(name: str, task: str, hub_task: str, base_model: str, data: str
     card = ModelCardData(
         model_name=one_line(name) or "model",
         library_name="minitransformer",
-        pipeline_tag=hub_task,
+        pipeline_tag=pipeline,
         tags=["minitransformer", task],
         base_model=base_model if on_hub else None,
         eval_results=scores or None,

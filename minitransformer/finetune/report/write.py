@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from minitransformer.finetune.evaluate import confusion_of
-from minitransformer.finetune.loop import metric_of
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.report.card import model_card
 from minitransformer.finetune.report.pictures import confusion_matrix_svg, loss_curve
+from minitransformer.finetune.scores import metric_of
 from minitransformer.tasks.task import Row, Task
 
 

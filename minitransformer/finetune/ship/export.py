@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -88,7 +88,7 @@ def check(model: Pretrained, answer: Answer, target: Path) -> float:
 
 
 def _write_onnx(model: Pretrained, path: Path) -> Answer:
-    """Write an ONNX file; what runs it."""
+    """Write an ONNX file. Returns what runs it."""
     import onnxruntime  # type: ignore[import-untyped]
 
     config = model.transformer.config
@@ -110,7 +110,7 @@ def _write_onnx(model: Pretrained, path: Path) -> Answer:
 
 
 def _write_torch(model: Pretrained, path: Path) -> Answer:
-    """Write a torch.export program; what runs it."""
+    """Write a torch.export program. Returns what runs it."""
     outputs = output_names(model.transformer.config)
     graph = traced(model.transformer)
     with warnings.catch_warnings(action="ignore"):
@@ -169,13 +169,3 @@ def _check_installed() -> None:
         raise DependencyError(
             f"export to onnx needs the package {error.name}; pip install 'minitransformer[export]'"
         ) from error
-
-
-def summary(found: Exported) -> Mapping[str, object]:
-    """What was exported, as data."""
-    return {
-        "path": str(found.path),
-        "inputs": list(found.inputs),
-        "outputs": list(found.outputs),
-        "max_difference": found.max_difference,
-    }
