@@ -21,7 +21,7 @@ from minitransformer.model.adapters import adapted_layers
 from minitransformer.modules.adapters import LoRALinear
 from minitransformer.storage import atomic_folder
 from minitransformer.storage.files import write_json
-from minitransformer.tasks import embed
+from minitransformer.tasks import TASKS, embed
 from minitransformer.tasks.added_tokens import add_tokens
 from minitransformer.tasks.inference import predict, token_limit
 from minitransformer.tasks.labels import label_names
@@ -146,9 +146,11 @@ class Pretrained:
         """What the head is made for, or the task of that name; with the options of `tasks.make.make_task`."""
         if isinstance(self.transformer.config.embed, PatchEmbeddingConfig):
             return make_task(name or self.task_name, self.image_processor, self.labels, **options)
+        name = name or self.task_name
+        most = [n for n in (self.max_length, TASKS[name].kind.usual_length if name in TASKS else None) if n is not None]
         prefix, written = self.raw_config.get("prefix"), self.raw_config.get("max_target_length")
         options = {
-            "max_length": self.max_length or MOST_TOKENS,
+            "max_length": min(most, default=MOST_TOKENS),
             "prefix": prefix if isinstance(prefix, str) else "",
             "max_target_length": written if type(written) is int and written > 1 else 128,
             "may_be_empty": self.raw_config.get("answers_may_be_empty") is not False,
@@ -157,7 +159,7 @@ class Pretrained:
         positions = (self.transformer.config.target_embed or self.transformer.config.embed).max_length
         if positions is not None:
             options["max_target_length"] = min(options["max_target_length"], positions)
-        return make_task(name or self.task_name, self.tokenizer, self.labels, **options)
+        return make_task(name, self.tokenizer, self.labels, **options)
 
     @property
     def task_name(self) -> str:

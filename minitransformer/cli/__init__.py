@@ -66,7 +66,8 @@ def main() -> None:
         print(f"minitransformer: {error}", file=sys.stderr)
         sys.exit(exit_code(error))
     except OSError as error:
-        print(f"minitransformer: {f'{error.filename}: ' * bool(error.filename)}{error.strerror}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"minitransformer: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(74)
 
 

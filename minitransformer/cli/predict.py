@@ -1,6 +1,7 @@
 """`minitransformer predict FOLDER INPUT …`: a model's answers to texts, images, or the rows of a file."""
 
 import json as json_format
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +30,7 @@ def command(
 ) -> None:
     """Print the model's answer to each input: a label with its probability, entities, an answer, a translation."""
     from minitransformer.finetune.data import rows_of
-    from minitransformer.finetune.folder import refuse_unfinished
+    from minitransformer.finetune.folder import columns_of, refuse_unfinished
     from minitransformer.finetune.forward import place
     from minitransformer.loading import load
 
@@ -42,7 +43,7 @@ def command(
     place(model.transformer, Recipe())
     given: list[Any]
     if data is not None:
-        given = list(rows_of(data, model.task_name, columns, targets=False))
+        given = list(rows_of(data, model.task_name, columns or columns_of(Path(name)), targets=False))
     else:
         if model.task_name != "image":
             refuse_files(inputs or [])
@@ -61,7 +62,7 @@ def command(
 def refuse_files(inputs: list[str]) -> None:
     """Raise where a text is the name of a file: the model would answer about the name."""
     for text in inputs:
-        if len(text) < 256 and Path(text).is_file():
+        if len(os.fsencode(text)) < 256 and Path(text).is_file():
             raise typer.BadParameter(f"{text} is a file; for the rows in it: --data {text}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from minitransformer.errors import DataError
 from minitransformer.finetune.data import Source, rows_of
 from minitransformer.finetune.distributed import World
-from minitransformer.finetune.folder import DATA, data_of, recipe_of, refuse_unfinished
+from minitransformer.finetune.folder import DATA, columns_of, data_of, recipe_of, refuse_unfinished
 from minitransformer.finetune.forward import place
 from minitransformer.finetune.job import judge
 from minitransformer.finetune.recipe import Recipe
@@ -80,7 +80,7 @@ def evaluate(
     if not isinstance(name, Pretrained) and (Path(name) / DATA).is_file():
         data, recipe = data_of(Path(name)), recipe_of(Path(name))
         task = task or data["task"]
-        columns = columns or (data.get("given") or {}).get("columns")
+        columns = columns or columns_of(Path(name))
     if batch_size is not None:
         recipe = replace(recipe, batch_size=batch_size)
     task = task or model.task_name

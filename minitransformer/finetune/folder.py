@@ -81,7 +81,7 @@ def refuse_unfinished(name: Path) -> None:
     if (name / RECIPE).is_file() and not (name / METRICS).is_file():
         raise NotFoundError(f"{name}: the run there is not finished; go on with it: --resume {name}")
     several = sorted(each.parent.name for each in name.glob(f"*/{RECIPE}"))
-    if several and not (name / RECIPE).is_file():
+    if several and not (name / "config.json").is_file():
         raise NotFoundError(f"{name}: it holds several runs; give one of them, such as {name / several[0]}")
 
 
@@ -97,6 +97,11 @@ def data_of(out: Path) -> dict[str, Any]:
     return read_json(out / DATA)
 
 
+def columns_of(out: Path) -> dict[str, str] | None:
+    """What the columns of a run's rows were called in their files, where that was said."""
+    return (data_of(out).get("given") or {}).get("columns") if (out / DATA).is_file() else None
+
+
 @contextmanager
 def log_file(out: Path, step: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """A function that adds an event to log.jsonl; what it had of later steps than `step` is removed."""
@@ -105,7 +110,9 @@ def log_file(out: Path, step: int) -> Iterator[Callable[[Mapping[str, Any]], Non
         yield lambda event: None
         return
     kept = [event for event in history(out) if event["step"] <= step]
-    path.write_text("".join(f"{json.dumps(event)}\n" for event in kept), encoding="utf-8")
+    beside = path.with_suffix(".new")
+    beside.write_text("".join(f"{json.dumps(event)}\n" for event in kept), encoding="utf-8")
+    os.replace(beside, path)  # so that no end of the process loses what it had
     with path.open("a", encoding="utf-8", buffering=1) as file:
         yield lambda event: print(json.dumps(event), file=file)
 

@@ -18,7 +18,7 @@ from minitransformer.errors import (
 )
 from minitransformer.finetune import folder
 from minitransformer.finetune.checkpoints import State, newest, save_state
-from minitransformer.finetune.data import Source, facts_of, on_disk, splits
+from minitransformer.finetune.data import Source, facts_of, on_disk, place_of, splits
 from minitransformer.finetune.distributed import gathered, joined, of_first, wait, world
 from minitransformer.finetune.finish import finish
 from minitransformer.finetune.forward import deterministic, place, recomputing
@@ -56,7 +56,7 @@ def run(
             folder.refuse_full_folder(out)
         seed = recipe.seed if split_seed is None else split_seed
         parts = splits(task, rows, dev=dev, test=test, columns=columns, seed=seed)
-        model, recipe = start(str(name), task, parts.labelled, recipe)
+        model, recipe = start(place_of(name), task, parts.labelled, recipe)
         place(model.transformer, recipe)
         the_task, learned = make_task(task, model, recipe), make_task(task, model, recipe, parts.train)
         job = Job(task, model, the_task, parts, the_task.encode(parts.dev), recipe, out)
@@ -94,7 +94,7 @@ def resume(out: str | PathLike[str], *, watch: Watch | None = None) -> Run:
                 f"{out}: its rows were no files; call finetune with them, the same recipe, and resume=True"
             )
         if set(given) != set(GIVEN) or not {"name", "task"} <= set(data):
-            raise CorruptFileError(f"{out / folder.DATA}: it is not what a run writes; give the folder of a run")
+            raise CorruptFileError(f"{Path(out) / folder.DATA}: it is not what a run writes; give the folder of a run")
         return run(data["name"], data["task"], **given, out=out, recipe=recipe, resume=True, watch=watch)
 
 

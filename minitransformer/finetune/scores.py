@@ -26,7 +26,7 @@ def note_score(state: State, scores: Mapping[str, float], recipe: Recipe, task: 
     """Note in the state whether these scores are the best so far, and how many evaluations ago the best was."""
     metric = metric_of(recipe, task)
     value = score_of(scores, metric)
-    better = not math.isnan(value) and (state.best is None or goodness(metric, value) > goodness(metric, state.best))
+    better = math.isfinite(value) and (state.best is None or goodness(metric, value) > goodness(metric, state.best))
     if better:
         state.best, state.best_step, state.since_best = value, state.step, 0
     else:

@@ -15,7 +15,7 @@ from minitransformer.finetune.randomness import seeded
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.what_trains import prepare
 from minitransformer.loading import load, read_raw_config
-from minitransformer.pretrained import Pretrained
+from minitransformer.pretrained import MOST_TOKENS, Pretrained
 from minitransformer.storage import resolve
 from minitransformer.storage.files import open_regular
 from minitransformer.tasks import TASKS
@@ -46,8 +46,11 @@ def start(name: str, task: str, labelled: Sequence[Row], recipe: Recipe) -> tupl
         if recipe.chat_template is not None:
             recipe = replace(recipe, chat_template=template(recipe.chat_template))
             model.tokenizer.chat_template = recipe.chat_template  # it is saved with the model
+        model.raw_config["finetuning_task"] = task  # a head alone does not always say which
         if recipe.prefix:
             model.raw_config["prefix"] = recipe.prefix  # so that whoever loads the model puts it there, too
+        if model.max_length is None and (recipe.max_length or 0) > MOST_TOKENS:
+            model.tokenizer.model_max_length = recipe.max_length  # likewise
         if "max_target_length" in kind.options:
             model.raw_config["max_target_length"] = recipe.max_target_length  # likewise
         if task == "span":  # likewise: whether the model has learned to say that there is no answer
@@ -106,7 +109,6 @@ def make_task(name: str, model: Pretrained, recipe: Recipe, training: Sequence[R
 
     `training`: the rows to learn from; without them the task is to judge by, and no class counts more than another.
     """
-    longest = [length for length in (recipe.max_length, model.max_length) if length is not None]
     criterion = Criterion()
     if training:
         criterion = Criterion(class_weights(name, model, training, recipe), recipe.label_smoothing)
@@ -114,10 +116,9 @@ def make_task(name: str, model: Pretrained, recipe: Recipe, training: Sequence[R
         name,
         criterion=criterion,
         stride=recipe.stride,
-        max_target_length=recipe.max_target_length,
         flip=recipe.flip,
         **({"prefix": recipe.prefix} if recipe.prefix else {}),
-        **({"max_length": min(longest)} if longest else {}),
+        **({"max_length": min(recipe.max_length, model.max_length or recipe.max_length)} if recipe.max_length else {}),
     )
 
 
@@ -137,9 +138,10 @@ def class_weights(name: str, model: Pretrained, training: Sequence[Row], recipe:
     for part in recipe.class_weights.split(","):
         label, _, weight = part.rpartition("=")
         try:
-            weights[label_number(numbers, label.strip(), "class_weights")] = float(weight)
+            value = float(weight)
         except ValueError:
             raise DataError(f"class_weights: got {part!r}, expected label=number, or 'auto'") from None
+        weights[label_number(numbers, label.strip(), "class_weights")] = value
     if not (torch.isfinite(weights) & (weights > 0)).all():
         raise DataError(f"class_weights: got {recipe.class_weights!r}, expected numbers above 0")
     return weights

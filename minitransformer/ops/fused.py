@@ -132,7 +132,7 @@ def drop(x: Tensor, p: float) -> Tensor:
         return F.dropout(x, p) if p else x
     draws = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
     numbers = draws.view(torch.int16)[: x.numel()].view(x.shape)  # each from -2¹⁵ to 2¹⁵ - 1
-    dropped = round(p * 2**16)  # of these 2¹⁶ numbers, so many zero
+    dropped = min(round(p * 2**16), 2**16 - 1)  # of these 2¹⁶ numbers, so many zero
     kept = (numbers >= dropped - 2**15).to(x.dtype)
     return x * kept.mul_(2**16 / (2**16 - dropped))
 

@@ -7,7 +7,7 @@ from minitransformer.config import TransformerConfig
 from minitransformer.errors import InputError
 from minitransformer.tasks import TASKS
 from minitransformer.tasks.relation import Relation
-from minitransformer.tasks.task import Criterion, Task
+from minitransformer.tasks.task import Criterion, Kind, Task
 from minitransformer.text import Tokenizer
 
 OF_HEAD = {
@@ -40,6 +40,8 @@ def make_task(
     `stride`: tokens that the windows of a long text share. `prefix`: put before each source text. `flip`: show half of
     the images mirrored, in training. `may_be_empty`: a question may have no answer.
     """
+    if name not in TASKS:
+        raise InputError(f"task: got {name!r}, expected one of {', '.join(TASKS)}")
     kind = TASKS[name]
     windows = {} if stride is None else {"stride": stride}
     match name:
@@ -50,7 +52,7 @@ def make_task(
         case "choice":
             return kind(reader, max_length, label_smoothing=criterion.label_smoothing)
         case "span":
-            limit = {} if max_length is None else {"max_length": min(max_length, 384)}
+            limit = {} if max_length is None else {"max_length": max_length}
             return kind(reader, **limit, **windows, may_be_empty=may_be_empty)
         case "tag":
             return kind(reader, labels, max_length, criterion, **windows)
@@ -66,6 +68,21 @@ def task_of_head(
     config: TransformerConfig, raw: Mapping[str, Any], tokenizer: Tokenizer | None, labels: Sequence[str]
 ) -> str:
     """The name of the task that a model's head is made for. An InputError where there is none."""
+    found, trained = usual_task(config, raw, tokenizer, labels), raw.get("finetuning_task")
+    if trained in TASKS and alike(TASKS[trained].kind, TASKS[found].kind):
+        return str(trained)
+    return found
+
+
+def alike(one: Kind, other: Kind) -> bool:
+    """Whether two tasks have the same head, so that a model does not show which it has learned."""
+    return (one.head, one.config) == (other.head, other.config)
+
+
+def usual_task(
+    config: TransformerConfig, raw: Mapping[str, Any], tokenizer: Tokenizer | None, labels: Sequence[str]
+) -> str:
+    """The task that a head of this kind mostly is for."""
     task = config.task
     if task in OF_HEAD:
         return OF_HEAD[task]

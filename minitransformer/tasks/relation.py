@@ -108,7 +108,7 @@ class Relation:
 def entities_of(row: Row) -> tuple[str, Span, Span]:
     """The text of a row without markers, and where in it the first and the second entity stand."""
     text = row.text("text")
-    if "head" in row or "tail" in row:
+    if ("head" in row or "tail" in row) and len(MARKER.findall(text)) < len(MARKERS):
         head, tail = (given_span(row, name, len(text)) for name in ("head", "tail"))
     else:
         text, head, tail = without_markers(text, row.where)

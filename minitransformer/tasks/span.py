@@ -67,6 +67,7 @@ class Span:
         targets=("answers",),
         more=("id",),
         options=("stride",),
+        usual_length=384,
         learned="answers",
         pipeline="question-answering",
         example='model.predict([("Who?", "It was Ada.")])',

@@ -110,6 +110,7 @@ class Kind:
     options: tuple[str, ...] = ()  # what a recipe can say of it, and not of every task
     config: Mapping[str, Any] = field(default_factory=dict)  # what config.json says of the head
     added_tokens: tuple[str, ...] = ()  # tokens that its rows need and that most models do not have
+    usual_length: int | None = None  # tokens of a text, unless the user wants more or fewer
     documents: bool = False  # whether a row is a whole document, read in blocks
     learned: str = ""  # what there is to learn of a row, where that can be cut off: "words"
     pipeline: str  # what the hub calls the task

@@ -12,7 +12,7 @@ from oracle import CASES, IMAGES, ROTARY, Case, assert_same, checkpoint, make_ba
 
 import minitransformer as mt
 from minitransformer.families import FAMILIES
-from minitransformer.ops import BOOKS, by_hand
+from minitransformer.ops import BOOKS, by_hand, fused
 
 BERT = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.5, "classifier_dropout": 0.7}
 GPT = {"embd_pdrop": 0.3, "attn_pdrop": 0.5, "resid_pdrop": 0.7, "summary_first_dropout": 0.2}
@@ -64,8 +64,9 @@ def attention_with_scaled_weights(q, k, v, *, attn_mask=None, dropout_p=0.0, sca
 def no_chance(monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "dropout", scaled)
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention_with_scaled_weights)
-    monkeypatch.setattr(by_hand, "drop", scaled)
-    monkeypatch.setitem(BOOKS, "by_hand", dataclasses.replace(BOOKS["by_hand"], drop=scaled))
+    for name, book in {"by_hand": by_hand, "fused": fused}.items():
+        monkeypatch.setattr(book, "drop", scaled)
+        monkeypatch.setitem(BOOKS, name, dataclasses.replace(BOOKS[name], drop=scaled))
 
 
 @pytest.mark.parametrize("book", ["by_hand", "fused"])
@@ -98,7 +99,7 @@ def test_each_probability_counts(family, field):
     for p in (0.0, 0.5):
         folder = checkpoint(case, **{**dict.fromkeys(PROBABILITIES[family], 0.0), field: p})
         with torch.no_grad():
-            output = mt.load(folder).train()(**batch)
+            output = mt.load(folder).train().use("fused")(**batch)
         states += [
             x for x in (output.mc_logits, output.logits, output.start_logits, output.last_hidden_state) if x is not None
         ][:1]

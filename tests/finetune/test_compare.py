@@ -92,7 +92,7 @@ def test_only_runs_that_are_done(runs, tmp_path):
         compare(runs / "good", tmp_path)
     shutil.copytree(runs / "poor", tmp_path / "cut")
     (tmp_path / "cut" / "metrics.json").unlink()
-    with pytest.raises(MiniTransformerError, match="this run is not done; go on with --resume"):
+    with pytest.raises(MiniTransformerError, match="not finished; go on with it: --resume"):
         compare(runs / "good", tmp_path / "cut")
 
 

@@ -216,6 +216,7 @@ def test_no_model_stays_in_memory(small_bert, rows, tmp_path, monkeypatch):
         ({"space": "metric=f2,loss"}, "metric: got 'f2', expected one of loss"),
         ({"space": "train=lora lora_targets=q,w"}, "w"),
         ({"space": "class_weights=auto,good=2"}, "class_weights"),
+        ({"space": "stride=4,8"}, "stride: got 4, but classify has no use for it"),
         ({"space": "epochs=1,2", "dev": 0}, "dev: got no rows, but a search judges by them"),
         ({"space": "epochs=1,2", "sampler": "best"}, "sampler: got 'best', expected one of grid, random, tpe"),
         ({"space": "epochs=1,2", "trials": 1}, "trials: got 1, but the grid has 2"),

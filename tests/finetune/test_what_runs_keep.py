@@ -199,6 +199,40 @@ def test_a_chat_template_that_is_no_text(tmp_path):
         template(str(tmp_path / "template"))
 
 
+@pytest.mark.parametrize(("task", "kind"), [("relation", "bert"), ("classify", "bert"), ("summarize", "t5")])
+def test_a_run_knows_its_task_where_the_head_does_not_say_it(tmp_path, task, kind):
+    """A classifier that was made from one of relations has its markers, and yet reads texts without them."""
+    folder = write_model(tmp_path / kind, kind)
+    rows = rows_of(task, folder)
+    if task == "classify":
+        mt.finetune(folder, "relation", rows_of("relation", folder), out=tmp_path / "relation", dev=0, **QUICK)
+        folder = tmp_path / "relation"
+    mt.finetune(folder, task, rows, out=tmp_path / "run", dev=0, **QUICK)
+    assert mt.load(tmp_path / "run").task_name == task
+
+
+def test_another_head_is_for_another_task(tmp_path):
+    folder = write_model(tmp_path / "bert", "bert")
+    mt.finetune(folder, "relation", rows_of("relation", folder), out=tmp_path / "run", dev=0, **QUICK)
+    assert mt.load(tmp_path / "run", head="masked-lm").task_name == "mlm"
+
+
+def test_an_adapter_finds_its_base_from_anywhere(tmp_path, monkeypatch):
+    write_model(tmp_path / "bert", "bert")
+    rows = rows_of("classify", tmp_path / "bert")
+    monkeypatch.chdir(tmp_path)
+    mt.finetune("bert", "classify", rows, out="run", dev=0, train="adapter", **QUICK)
+    monkeypatch.chdir("/")
+    assert len(mt.load(tmp_path / "run").predict(["the film"])) == 1
+
+
+def test_a_score_without_end_is_never_the_best(small_bert, rows):
+    values = iter([float("inf"), 3.0, 2.0, 4.0])
+    model, task, examples, recipe = begin(small_bert, rows, epochs=4, batch_size=60, metric="perplexity")
+    events = list(loop.train(model, task, examples, recipe, evaluate=lambda: {"perplexity": next(values)}))
+    assert [event["best"] for event in events if event["event"] == "evaluation"] == [False, True, True, False]
+
+
 def test_the_worst_answers_of_each_kind(tmp_path):
     """A row without entities that is tagged right is not among the worst; of numbers, the farthest is."""
     folder = write_model(tmp_path / "bert", "bert")

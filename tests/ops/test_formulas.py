@@ -229,6 +229,10 @@ def test_drop_zeroes_a_share_of_p_and_keeps_the_mean(book, p, dtype):
     assert abs(kept[0] - 2 / (1 - p)) < (4e-5 if dtype == torch.float32 else 1e-2)  # p may be rounded to 2⁻¹⁶
 
 
+def test_drop_of_almost_all(book):
+    assert torch.isfinite(book.drop(torch.ones(1000), 1 - 1e-6)).all()
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (3, 5), (2, 0), (7, 1, 3)])
 def test_drop_of_any_shape(book, shape):
     x = torch.ones(shape)

@@ -112,6 +112,12 @@ WRONG_SPANS = {
 }
 
 
+def test_markers_come_before_columns_that_happen_to_be_called_so():
+    row = Row(text="<e1>Ada</e1> was born in <e2>London</e2>.", head="Ada", tail="London")
+    text, head, tail = entities_of(row)
+    assert (text[slice(*head)], text[slice(*tail)]) == ("Ada", "London")
+
+
 def test_wrong_rows_are_named(loaded, tmp_path):
     _, task = loaded("bert")
     for text, message in WRONG.items():

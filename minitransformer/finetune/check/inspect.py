@@ -101,7 +101,6 @@ def with_model(
             parts[split] = replace(parts[split], lengths=found)
             longest = max(longest, found.longest)
             remarks += findings(unknown_texts(model, split, each))
-    free = make_task(name, model, replace(recipe, max_length=None), good["train"])
     train = read["train"]
     chosen = varied(train.examples, EXAMPLES)
     return replace(
@@ -110,7 +109,7 @@ def with_model(
         labels=labels,
         judged=task.kind.learned,
         max_length=getattr(task, "max_length", None),
-        highest_length=getattr(free, "max_length", None),
+        highest_length=model.max_length,
         full_length=None if task.kind.documents else longest or None,
         baseline=baseline(name, {split: each.rows for split, each in read.items()}, counts),
         stops=tuple(findings(faults)),

@@ -15,6 +15,7 @@ from minitransformer.finetune.data import Source, Splits, facts_of, splits
 from minitransformer.finetune.job import Scores
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.run import Watch, run
+from minitransformer.finetune.start import template
 from minitransformer.metrics import goodness
 
 
@@ -74,6 +75,8 @@ def check_same(out: Path, recipe: Recipe, facts: Mapping[str, Any]) -> None:
     """Raise a DataError unless a run that was done before is of this recipe, over these data."""
     if recipe.learning_rate is None:  # the run has chosen one, by the model
         recipe = replace(recipe, learning_rate=folder.recipe_of(out).learning_rate)
+    if recipe.chat_template is not None:  # the run has kept what is in the file
+        recipe = replace(recipe, chat_template=template(recipe.chat_template))
     folder.check_same(out, recipe, facts)
 
 

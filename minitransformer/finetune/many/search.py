@@ -130,12 +130,13 @@ def check_with_model(experiment: Experiment, parts: Splits, space: Space, recipe
     """Raise before the first trial for values that do not fit this model, these classes, this task's scores."""
     if not parts.dev:
         raise DataError("dev: got no rows, but a search judges by them; give a share, a number of rows, or a file")
-    judged: Space = {
-        name: (values.low, values.high) if isinstance(values, Range) else values
-        for name, values in space.items()
-        if name in JUDGED_BY_THE_MODEL
+    ends: Space = {
+        name: (values.low, values.high) if isinstance(values, Range) else values for name, values in space.items()
     }
-    for values in grid(judged):
+    for name, values in ends.items():
+        for value in values:
+            check_task(experiment.task, replace(recipe, **{name: value}))
+    for values in grid({name: ends[name] for name in JUDGED_BY_THE_MODEL if name in ends}):
         model, complete = start(str(experiment.name), experiment.task, parts.labelled, replace(recipe, **values))
         task = make_task(experiment.task, model, complete, parts.train)
         make_optimizer(model.transformer, complete)

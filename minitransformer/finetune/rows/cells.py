@@ -24,6 +24,7 @@ LISTS: dict[str, Callable[[str], list[str]] | None] = {
     "answers": None,
     "messages": None,
 }
+SPANS = ("head", "tail")  # of a relation: [start, end]; what is else called so is left to the task
 
 
 def read_lists(row: Row) -> None:
@@ -34,7 +35,7 @@ def read_lists(row: Row) -> None:
     """
     for name, split in LISTS.items():
         text = row.get(name)
-        if isinstance(text, str):
+        if isinstance(text, str) and (name not in SPANS or text.lstrip().startswith("[")):
             row[name] = _list(text, split, f"{row.where}: {name!r}")
 
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from minitransformer.errors import DataError
 from minitransformer.tasks import Row
 
@@ -127,5 +129,15 @@ def fingerprint(rows: Iterable[Row]) -> str:
 
 def _content(row: Row) -> bytes:
     """A hash of one row's content, whatever the order of its columns."""
-    text = json.dumps(row, sort_keys=True, default=str)
+    text = json.dumps(row, sort_keys=True, default=_told)
     return hashlib.sha256(text.encode()).digest()
+
+
+def _told(value: Any) -> Any:
+    """What JSON cannot hold: an image in memory by its bytes, all else as text."""
+    if isinstance(value, Tensor):
+        value = value.cpu().numpy()
+    if not hasattr(value, "tobytes"):
+        return str(value)
+    shape = getattr(value, "shape", None) or getattr(value, "size", None)
+    return [type(value).__name__, str(shape), hashlib.sha256(value.tobytes()).hexdigest()]
