@@ -130,11 +130,11 @@ def check_with_model(experiment: Experiment, parts: Splits, space: Space, recipe
     """Raise before the first trial for values that do not fit this model, these classes, this task's scores."""
     if not parts.dev:
         raise DataError("dev: got no rows, but a search judges by them; give a share, a number of rows, or a file")
-    ends: Space = {
+    ends: dict[str, tuple[Any, ...]] = {
         name: (values.low, values.high) if isinstance(values, Range) else values for name, values in space.items()
     }
-    for name, values in ends.items():
-        for value in values:
+    for name, of_field in ends.items():
+        for value in of_field:
             check_task(experiment.task, replace(recipe, **{name: value}))
     for values in grid({name: ends[name] for name in JUDGED_BY_THE_MODEL if name in ends}):
         model, complete = start(str(experiment.name), experiment.task, parts.labelled, replace(recipe, **values))
