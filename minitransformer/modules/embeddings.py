@@ -142,7 +142,7 @@ class Patches(nn.Module):
 def check_ids(name: str, ids: Tensor, size: int, *, like: Tensor | None = None) -> None:
     """Raise an InputError unless `ids` are whole numbers from 0 to size - 1, [B T] like the tokens of `like`.
 
-    On a GPU only the shape is checked: reading the values would make the host wait for it.
+    On a GPU, and in a compiled model, only the shape is checked: reading the values would make the host wait for it.
     """
     if ids.ndim != 2 or ids.numel() == 0:
         raise InputError(f"{name}: got shape {list(ids.shape)}, expected [batch, tokens] with at least one token")
@@ -150,7 +150,7 @@ def check_ids(name: str, ids: Tensor, size: int, *, like: Tensor | None = None) 
         raise InputError(f"{name}: got {ids.dtype}, expected int64 ids")
     if like is not None and (ids.shape[1] != like.shape[1] or ids.shape[0] not in (1, like.shape[0])):
         raise InputError(f"{name}: got shape {list(ids.shape)}, expected {list(like.shape[:2])}, that of input_ids")
-    if ids.device.type != "cpu":
+    if ids.device.type != "cpu" or torch.compiler.is_compiling():
         return
     low, high = (int(x) for x in ids.aminmax())
     if low < 0 or high >= size:

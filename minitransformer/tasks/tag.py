@@ -72,7 +72,7 @@ def tag_set(rows: Sequence[Row]) -> tuple[str, ...]:
         raise DataError(
             f"{rows[0].where}: all words of {len(rows)} rows have the tag {next(iter(found))!r}; nothing to tell apart"
         )
-    if len(found) > 1000:
+    if len(found) > 1000 or max(map(len, found)) > 1000:
         raise DataError(f"{rows[0].where}: {len(found)} different tags in {len(rows)} rows; is this the right column?")
     if not marks_entities(found):
         return tuple(sorted(found))

@@ -47,7 +47,7 @@ class Row(dict[str, Any]):
     def name(self, column: str) -> str:
         """The name of a class in a column: a text, or a whole number (as a text)."""
         value = self.get(column)
-        if isinstance(value, bool | float | dict | list) or value is None or not str(value).strip():
+        if isinstance(value, bool | float | dict | list) or value is None or not 0 < len(str(value).strip()) <= 1000:
             raise DataError(f"{self.where}: {column!r} is {self._shown(column)}, expected the name of a class")
         return self._whole(column, str(value).strip())
 

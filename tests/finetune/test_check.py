@@ -402,3 +402,11 @@ def test_images(tmp_path):
     assert (report.cost.steps, report.cost.batch_rows) == (2, 2)
     gone = [*rows, Row(path=str(tmp_path / "gone.png"), label="a")]
     assert "no such file" in inspect_rows(tmp_path / "vit", "image", gone, dev=0).stops[0].what
+
+
+def test_a_label_as_long_as_a_book(small_bert, tmp_path):
+    """Somebody took the wrong column: said of each row, at once and in short."""
+    (tmp_path / "rows.csv").write_text("text,label\n" + f"film,{'x' * 100_000}\ngood film,y\n" * 10)
+    report = inspect_rows(small_bert, "classify", str(tmp_path / "rows.csv"), dev=0)
+    assert "expected the name of a class" in str(report)
+    assert len(str(report)) < 3000

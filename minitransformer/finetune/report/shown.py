@@ -15,11 +15,12 @@ def one_line(text: object) -> str:
 def shorten(text: object, columns: int) -> str:
     """The text on one line, cut to so many columns; a Chinese character fills two."""
     line = one_line(text)
-    if width(line) <= columns:
+    short = line[: columns + 1]
+    if short == line and width(line) <= columns:
         return line
-    while width(line) >= columns:
-        line = line[:-1]
-    return f"{line}…"
+    while width(short) >= columns:
+        short = short[:-1]
+    return f"{short}…"
 
 
 def width(line: str) -> int:
