@@ -77,7 +77,7 @@ def watching(log_to: str, folder: Path) -> "Iterator[Watch]":
 
 def train_seeds(name: str, task: str, given: dict[str, Any], out: Path, seeds: int, recipe: Recipe, json: bool) -> None:
     """Train with several seeds and print mean ± standard deviation. The same command goes on where it was stopped."""
-    from minitransformer.cli.search import bar_for_each_run
+    from minitransformer.cli.progress import bar_for_each_run
     from minitransformer.finetune.many.seeds import as_data, as_lines, run_seeds, told_best
 
     with bar_for_each_run() as watch:

@@ -31,7 +31,7 @@ def command(
     """Print the model's answer to each input: a label with its probability, entities, an answer, a translation."""
     from minitransformer.finetune.data import rows_of
     from minitransformer.finetune.folder import columns_of, refuse_unfinished
-    from minitransformer.finetune.forward import place
+    from minitransformer.finetune.forward import to_own_device
     from minitransformer.loading import load
 
     if data is not None and inputs:
@@ -40,7 +40,7 @@ def command(
         raise typer.BadParameter("nothing to answer; give texts or image files, --data FILE, or pipe one a line")
     refuse_unfinished(Path(name))
     model = load(name)
-    place(model.transformer, Recipe())
+    to_own_device(model.transformer, Recipe())
     given: list[Any]
     if data is not None:
         given = list(rows_of(data, model.task_name, columns or columns_of(Path(name)), targets=False))

@@ -1,8 +1,10 @@
 """A progress bar for training, on standard error so that standard output stays clean."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
+
+import typer
 
 if TYPE_CHECKING:
     from minitransformer.finetune.loop import Event
@@ -41,3 +43,21 @@ def progress_bar() -> "Iterator[Callable[[Event], None]]":
     finally:
         if bar.tasks:
             bar.stop()
+
+
+@contextmanager
+def bar_for_each_run() -> "Iterator[Callable[[Event], None]]":
+    """Yields what several runs call with their events: each has a progress bar of its own, below its name."""
+    with ExitStack() as stack:
+        current: list[Callable[[Event], None]] = []
+
+        def watch(event: "Event") -> None:
+            if event["event"] != "run":
+                current[-1](event)
+                return
+            stack.close()
+            values = "  ".join(f"{name} {value}" for name, value in event["values"].items())
+            typer.echo(f"{event['name']} ({event['number']} of {event['of']})  {values}", err=True)
+            current.append(stack.enter_context(progress_bar()))
+
+        yield watch

@@ -1,8 +1,6 @@
 """`minitransformer search MODEL ROWS --space "epochs=2,3 train=all,head" --out FOLDER`: which recipe is best."""
 
 import json as json_format
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +12,6 @@ from minitransformer.finetune.many.space import PAPERS
 from minitransformer.finetune.recipe import Recipe
 
 if TYPE_CHECKING:
-    from minitransformer.finetune.loop import Event
     from minitransformer.finetune.many.search import Search
 
 
@@ -39,6 +36,7 @@ def command(
     recipe: Recipe,
 ) -> None:
     """Search for the best recipe. Interrupted, the same command goes on; trials that are done are not repeated."""
+    from minitransformer.cli.progress import bar_for_each_run
     from minitransformer.finetune.many.search import as_data, search
 
     with bar_for_each_run() as watch:
@@ -57,26 +55,6 @@ def command(
             watch=watch,
         )
     typer.echo(json_format.dumps(as_data(found), default=str) if json else as_table(found))
-
-
-@contextmanager
-def bar_for_each_run() -> "Iterator[Callable[[Event], None]]":
-    """Yields what several runs call with their events: each has a progress bar of its own, below its name."""
-    from minitransformer.cli.progress import progress_bar
-
-    with ExitStack() as stack:
-        current: list[Callable[[Event], None]] = []
-
-        def watch(event: "Event") -> None:
-            if event["event"] != "run":
-                current[-1](event)
-                return
-            stack.close()
-            values = "  ".join(f"{name} {value}" for name, value in event["values"].items())
-            typer.echo(f"{event['name']} ({event['number']} of {event['of']})  {values}", err=True)
-            current.append(stack.enter_context(progress_bar()))
-
-        yield watch
 
 
 def as_table(found: "Search") -> str:

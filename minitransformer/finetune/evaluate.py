@@ -10,7 +10,7 @@ from minitransformer.errors import DataError
 from minitransformer.finetune.data import Source, rows_of
 from minitransformer.finetune.distributed import World
 from minitransformer.finetune.folder import DATA, columns_of, data_of, recipe_of, refuse_unfinished
-from minitransformer.finetune.forward import place
+from minitransformer.finetune.forward import to_own_device
 from minitransformer.finetune.job import judge
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.start import make_task
@@ -87,7 +87,7 @@ def evaluate(
     read_rows = rows_of(rows, task, columns)
     if not read_rows:
         raise DataError("rows: got none, expected at least one")
-    place(model.transformer, recipe)
+    to_own_device(model.transformer, recipe)
     the_task = make_task(task, model, recipe)
     examples = the_task.encode(read_rows)
     answers, metrics = judge(model, the_task, read_rows, examples, recipe, World())

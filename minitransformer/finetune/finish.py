@@ -10,7 +10,7 @@ from minitransformer.errors import CorruptFileError
 from minitransformer.finetune import folder
 from minitransformer.finetune.checkpoints import best, newest, restore_weights
 from minitransformer.finetune.distributed import World, of_first, wait, world
-from minitransformer.finetune.job import Job, Run, judge, judged
+from minitransformer.finetune.job import Job, Run, judge, judge_job
 from minitransformer.finetune.report import write_report
 from minitransformer.finetune.sharded import is_sharded
 from minitransformer.finetune.start import make_task, start
@@ -31,9 +31,9 @@ def finish(job: Job, facts: Mapping[str, Any]) -> Run:
         restore_weights(kept, job.model.transformer)
     answers, metrics = {}, {}
     if job.parts.dev:
-        answers["dev"], metrics["dev"] = judged(job, job.parts.dev, job.dev)
+        answers["dev"], metrics["dev"] = judge_job(job, job.parts.dev, job.dev)
     if job.parts.test:
-        answers["test"], metrics["test"] = judged(job, job.parts.test, job.task.encode(job.parts.test))
+        answers["test"], metrics["test"] = judge_job(job, job.parts.test, job.task.encode(job.parts.test))
     if is_sharded(job.model.transformer) and kept is not None:
         job = replace(job, model=put_together(job, facts["name"], kept))
     history = folder.history(job.out)

@@ -29,7 +29,7 @@ class LossSum(nn.Module):
         return loss
 
 
-def place(model: Transformer, recipe: Recipe) -> None:
+def to_own_device(model: Transformer, recipe: Recipe) -> None:
     """Move the model to this process's GPU, where there is one; if the recipe says so, this process's share of it."""
     if recipe.shard and world().size > 1:
         shard(model, own_device(), recipe)

@@ -45,7 +45,7 @@ class Job:
     out: Path
 
 
-def judged(job: Job, rows: Sequence[Row], examples: Sequence[Example]) -> tuple[list[Any], Scores]:
+def judge_job(job: Job, rows: Sequence[Row], examples: Sequence[Example]) -> tuple[list[Any], Scores]:
     """The model's answers to these rows, and its scores. Each process reads its share, and all get all answers."""
     with whole(job.model.transformer):
         return judge(job.model, job.task, rows, examples, job.recipe, world())
@@ -70,7 +70,7 @@ def judge(
     for places, reading in zip(batches, readings, strict=True):
         for i, found in zip(places, reading.decoded, strict=True):
             decoded[i] = found
-    whole_reading = Reading(decoded, sum(each.loss for each in readings), sum(each.judged for each in readings))
+    whole_reading = Reading(decoded, sum(each.loss for each in readings), sum(each.count for each in readings))
     return scores(task, rows, examples, whole_reading)
 
 

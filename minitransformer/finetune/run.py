@@ -21,8 +21,8 @@ from minitransformer.finetune.checkpoints import State, newest, save_state
 from minitransformer.finetune.data import Source, facts_of, on_disk, place_of, splits
 from minitransformer.finetune.distributed import gathered, joined, of_first, wait, world
 from minitransformer.finetune.finish import finish
-from minitransformer.finetune.forward import deterministic, place, recomputing
-from minitransformer.finetune.job import Job, Run, judged
+from minitransformer.finetune.forward import deterministic, recomputing, to_own_device
+from minitransformer.finetune.job import Job, Run, judge_job
 from minitransformer.finetune.loop import Event, train
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.scores import metric_of, score_of
@@ -57,7 +57,7 @@ def run(
         seed = recipe.seed if split_seed is None else split_seed
         parts = splits(task, rows, dev=dev, test=test, columns=columns, seed=seed)
         model, recipe = start(place_of(name), task, parts.labelled, recipe)
-        place(model.transformer, recipe)
+        to_own_device(model.transformer, recipe)
         the_task, learned = make_task(task, model, recipe), make_task(task, model, recipe, parts.train)
         job = Job(task, model, the_task, parts, the_task.encode(parts.dev), recipe, out)
         examples = learned.encode(parts.train)
@@ -116,7 +116,7 @@ def follow(job: Job, task: Task, examples: list[Example], watch: Watch | None) -
                 examples,
                 job.recipe,
                 checkpoint=checkpoint,
-                evaluate=(lambda: judged(job, job.parts.dev, job.dev)[1]) if job.parts.dev else None,
+                evaluate=(lambda: judge_job(job, job.parts.dev, job.dev)[1]) if job.parts.dev else None,
                 save=save,
                 stop=lambda: signalled() is not None,
             ):
@@ -140,5 +140,5 @@ def rehearse(job: Job) -> None:
         if not few and getattr(job.recipe, field) is not None:
             raise ConfigError(f"{field}: got {getattr(job.recipe, field)!r}, but there are no dev rows to judge by")
     if few:
-        _, found = judged(job, few, [example for example in job.dev if example.row < len(few)])
+        _, found = judge_job(job, few, [example for example in job.dev if example.row < len(few)])
         score_of(found, metric_of(job.recipe, job.task))

@@ -9,7 +9,7 @@ from torch import Tensor
 from minitransformer.errors import DataError, InputError, TokenizerError
 from minitransformer.model import Transformer
 from minitransformer.model.heads import IGNORED, SumAndCount
-from minitransformer.tasks.language import Judged, judged, of_rows, scores
+from minitransformer.tasks.language import TokenLoss, of_rows, scores, token_losses
 from minitransformer.tasks.task import Criterion, Example, Kind, Row, columns_row, pad, token_labels
 from minitransformer.text import Batch, Tokenizer
 from minitransformer.text.chat import choose
@@ -154,15 +154,17 @@ class Dialogue:
         """Cross-entropy of the answers' tokens, each given all tokens before it."""
         return model.loss(batch, self.criterion)
 
-    def decode(self, model: Transformer, batch: Mapping[str, Tensor]) -> list[Judged]:
+    def decode(self, model: Transformer, batch: Mapping[str, Tensor]) -> list[TokenLoss]:
         """How well each conversation's answers are predicted."""
-        return judged(model, batch)
+        return token_losses(model, batch)
 
-    def answers(self, rows: Sequence[Row], examples: Sequence[Example], decoded: Sequence[Judged]) -> list[Judged]:
+    def answers(
+        self, rows: Sequence[Row], examples: Sequence[Example], decoded: Sequence[TokenLoss]
+    ) -> list[TokenLoss]:
         """How well each row's answers are predicted."""
         return of_rows(rows, examples, decoded)
 
-    def score(self, answers: Sequence[Judged], rows: Sequence[Row]) -> dict[str, float]:
+    def score(self, answers: Sequence[TokenLoss], rows: Sequence[Row]) -> dict[str, float]:
         """Loss and perplexity of the answers."""
         return scores(answers)
 

@@ -3,7 +3,8 @@
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,12 +48,13 @@ def predict(transformer: Transformer, task: Task, rows: Sequence[Row], *, batch_
     return task.answers(rows, examples, read(transformer, task, examples, batch_size=batch_size).decoded)
 
 
-class Reading(NamedTuple):
+@dataclass(frozen=True)
+class Reading:
     """What a model made of some examples."""
 
     decoded: list[Any]  # of each example
     loss: float  # the sum over those that have targets
-    judged: float  # how much that was
+    count: float  # how much that was
 
 
 def read(transformer: Transformer, task: Task, examples: Sequence[Example], *, batch_size: int) -> Reading:
@@ -62,8 +64,8 @@ def read(transformer: Transformer, task: Task, examples: Sequence[Example], *, b
     with inference(transformer):
         for places, batch in batches_by_length(transformer, task, examples, batch_size):
             if examples[places[0]].target is not None:
-                summed, judged = task.loss(transformer, batch)
-                total, count = total + summed.item(), count + judged.item()
+                losses, counted = task.loss(transformer, batch)
+                total, count = total + losses.item(), count + counted.item()
             for place, found in zip(places, task.decode(transformer, batch), strict=True):
                 decoded[place] = found
     return Reading(decoded, total, count)
@@ -74,7 +76,7 @@ def scores(
 ) -> tuple[list[Any], dict[str, float]]:
     """The answer to each row, and how good they are: the mean loss, and the task's own scores."""
     answers = task.answers(rows, examples, reading.decoded)
-    return answers, {"loss": reading.loss / (reading.judged or 1), **task.score(answers, rows)}
+    return answers, {"loss": reading.loss / (reading.count or 1), **task.score(answers, rows)}
 
 
 def batches_by_length(

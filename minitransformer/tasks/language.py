@@ -23,7 +23,7 @@ GUESSES = 5  # tokens that are named for each mask
 
 
 @dataclass(frozen=True)
-class Judged:
+class TokenLoss:
     """How well the tokens of a text are predicted."""
 
     loss: float  # the sum of -log of their probabilities
@@ -115,15 +115,17 @@ class CausalLM:
         """Cross-entropy of each next token."""
         return model.loss(batch, self.criterion)
 
-    def decode(self, model: Transformer, batch: Mapping[str, Tensor]) -> list[Judged]:
+    def decode(self, model: Transformer, batch: Mapping[str, Tensor]) -> list[TokenLoss]:
         """How well each block is predicted."""
-        return judged(model, batch)
+        return token_losses(model, batch)
 
-    def answers(self, rows: Sequence[Row], examples: Sequence[Example], decoded: Sequence[Judged]) -> list[Judged]:
+    def answers(
+        self, rows: Sequence[Row], examples: Sequence[Example], decoded: Sequence[TokenLoss]
+    ) -> list[TokenLoss]:
         """How well each document is predicted."""
         return of_rows(rows, examples, decoded)
 
-    def score(self, answers: Sequence[Judged], rows: Sequence[Row]) -> dict[str, float]:
+    def score(self, answers: Sequence[TokenLoss], rows: Sequence[Row]) -> dict[str, float]:
         """Loss and perplexity."""
         return scores(answers)
 
@@ -238,7 +240,7 @@ class MaskedLM:
     def decode(self, model: Transformer, batch: Mapping[str, Tensor]) -> list[Any]:
         """How well each block is predicted; without labels, the most probable tokens for each mask of a block."""
         if "labels" in batch:
-            return judged(model, batch)
+            return token_losses(model, batch)
         shares = torch.softmax(model(**batch).logits.float(), -1)[..., : len(self.tokenizer)]  # [B T V]
         return [self.guesses(shares[i][ids == self.mask]) for i, ids in enumerate(batch["input_ids"])]
 
@@ -250,14 +252,14 @@ class MaskedLM:
 
     def answers(self, rows: Sequence[Row], examples: Sequence[Example], decoded: Sequence[Any]) -> list[Any]:
         """How well each document is predicted, or its masks filled."""
-        if all(isinstance(found, Judged) for found in decoded):
+        if all(isinstance(found, TokenLoss) for found in decoded):
             return of_rows(rows, examples, decoded)
         places: list[list[Any]] = [[] for _ in rows]
         for example, found in zip(examples, decoded, strict=True):
             places[example.row] += found
         return [Filled(row["text"], tuple(found)) for row, found in zip(rows, places, strict=True)]
 
-    def score(self, answers: Sequence[Judged], rows: Sequence[Row]) -> dict[str, float]:
+    def score(self, answers: Sequence[TokenLoss], rows: Sequence[Row]) -> dict[str, float]:
         """Loss and perplexity of the chosen tokens: other tokens chosen, other numbers."""
         return scores(answers)
 
@@ -269,7 +271,7 @@ def document(given: Any) -> Row:
     return columns_row(given, "a text")
 
 
-def judged(model: Transformer, batch: Mapping[str, Tensor]) -> list[Judged]:
+def token_losses(model: Transformer, batch: Mapping[str, Tensor]) -> list[TokenLoss]:
     """How well a language model predicts the labels of each row of a batch."""
     if model.head is None:
         raise InputError("this model has no head; load it with head='causal-lm' or 'masked-lm'")
@@ -278,20 +280,20 @@ def judged(model: Transformer, batch: Mapping[str, Tensor]) -> list[Judged]:
     found = []
     for row, labels in zip(logits.split(1), batch["labels"].split(1), strict=True):
         total, count = model.head.loss({"logits": row}, {"labels": labels})
-        found.append(Judged(total.item(), int(count)))
+        found.append(TokenLoss(total.item(), int(count)))
     return found
 
 
-def of_rows(rows: Sequence[Row], examples: Sequence[Example], decoded: Sequence[Judged]) -> list[Judged]:
+def of_rows(rows: Sequence[Row], examples: Sequence[Example], decoded: Sequence[TokenLoss]) -> list[TokenLoss]:
     """What was judged of each row's examples, together."""
-    found = [Judged(0.0, 0)] * len(rows)
+    found = [TokenLoss(0.0, 0)] * len(rows)
     for example, part in zip(examples, decoded, strict=True):
         whole = found[example.row]
-        found[example.row] = Judged(whole.loss + part.loss, whole.tokens + part.tokens)
+        found[example.row] = TokenLoss(whole.loss + part.loss, whole.tokens + part.tokens)
     return found
 
 
-def scores(answers: Sequence[Judged]) -> dict[str, float]:
+def scores(answers: Sequence[TokenLoss]) -> dict[str, float]:
     """The mean loss over all tokens, and the perplexity."""
     tokens = sum(answer.tokens for answer in answers)
     if not tokens:

@@ -9,7 +9,7 @@ from small_runs import begin
 
 from minitransformer.finetune.checkpoints import save_state
 from minitransformer.finetune.data import Splits
-from minitransformer.finetune.forward import place, recomputing
+from minitransformer.finetune.forward import recomputing, to_own_device
 from minitransformer.finetune.job import Job, judged
 from minitransformer.finetune.loop import train
 from minitransformer.finetune.sharded import whole
@@ -20,7 +20,7 @@ def outcome(case, *, checkpoint=None, checkpoints=None, shard=False):
     folder, rows, task, fields = case
     fields = {"epochs": 1, "batch_size": 5, "learning_rate": 1e-2, "optimizer": "sgd", **fields, "save_every": 1}
     model, the_task, examples, recipe = begin(folder, rows, task, **fields, shard=shard)
-    place(model.double(), recipe)
+    to_own_device(model.double(), recipe)
     job = Job(task, SimpleNamespace(transformer=model), the_task, Splits([], rows, []), examples, recipe, Path())
     keep = lambda *state: save_state(checkpoints, *state, keep=100)
     with recomputing(model, recipe):

@@ -20,7 +20,7 @@ import minitransformer as mt
 from minitransformer.errors import DataError, InputError, TokenizerError
 from minitransformer.tasks import Row
 from minitransformer.tasks.inference import predict
-from minitransformer.tasks.language import CausalLM, Judged, MaskedLM
+from minitransformer.tasks.language import CausalLM, MaskedLM, TokenLoss
 from minitransformer.tasks.task import Criterion
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -350,4 +350,4 @@ def test_what_cannot_be_masked_is_refused(bert, gpt):
 
 def test_nothing_judged_is_no_perplexity(bert):
     with pytest.raises(DataError, match="no token was predicted"):
-        MaskedLM(bert.tokenizer, (), 10).score([Judged(0.0, 0)], [])
+        MaskedLM(bert.tokenizer, (), 10).score([TokenLoss(0.0, 0)], [])

@@ -48,7 +48,7 @@ def cost(model: Transformer, task: Task, examples: Sequence[Example], recipe: Re
         training=sum(x.numel() for x in training),
         weights=size(parameters.values()) + size(model.buffers()),
         gradients=size(training),
-        moments=sum(moments(x, recipe) for x in training),
+        moments=sum(moment_bytes(x, recipe) for x in training),
         activations=activations,
         batch_rows=len(rows),
         batch_tokens=width,
@@ -92,7 +92,7 @@ def size(tensors: Iterable[Tensor]) -> int:
     return sum(x.numel() * x.element_size() for x in tensors)
 
 
-def moments(x: Tensor, recipe: Recipe) -> int:
+def moment_bytes(x: Tensor, recipe: Recipe) -> int:
     """The bytes that the optimizer keeps for a weight, its count of steps among them."""
     match recipe.optimizer:
         case "adamw":

@@ -27,7 +27,7 @@ from minitransformer.finetune.check.rows import (
     repeated,
 )
 from minitransformer.finetune.data import Source, splits
-from minitransformer.finetune.forward import place
+from minitransformer.finetune.forward import to_own_device
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.start import check_task, make_task, start
 from minitransformer.pretrained import Pretrained
@@ -78,7 +78,7 @@ def inspect_rows(
         model, complete = start(fspath(name), task, labelled, recipe)
     except DataError as error:  # one class alone, or far too many: there is no model for them
         return replace(report, stops=(*report.stops, Finding(what=str(error), count=1, places=())))
-    place(model.transformer, complete)
+    to_own_device(model.transformer, complete)
     return with_model(report, model, complete, good, faults, counts)
 
 

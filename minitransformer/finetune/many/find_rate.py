@@ -15,7 +15,7 @@ from minitransformer.errors import DataError, MiniTransformerError, NotFiniteErr
 from minitransformer.finetune.checkpoints import State
 from minitransformer.finetune.data import Source, rows_of
 from minitransformer.finetune.faults import out_of_memory
-from minitransformer.finetune.forward import deterministic, loss_sum, place, recomputing
+from minitransformer.finetune.forward import deterministic, loss_sum, recomputing, to_own_device
 from minitransformer.finetune.loop import gradient
 from minitransformer.finetune.optimizers import make_optimizer
 from minitransformer.finetune.plan import Plan
@@ -52,7 +52,7 @@ def find_rate(
     check_task(task, recipe or Recipe())
     training = rows_of(rows, task, columns)
     model, complete = start(str(name), task, training, recipe or Recipe())
-    place(model.transformer, complete)
+    to_own_device(model.transformer, complete)
     the_task = make_task(task, model, complete, training)
     with deterministic(complete), recomputing(model.transformer, complete):
         return range_test(model.transformer, the_task, the_task.encode(training), complete)
