@@ -178,7 +178,8 @@ def up_to_last_answer(row: Row) -> Messages:
         texts = isinstance(message, dict) and [message.get("role"), message.get("content")]
         if not texts or not all(isinstance(text, str) for text in texts):
             raise DataError(
-                f'{row.where}: message {number} is {message!r:.60}, expected {{"role": ..., "content": a text}}'
+                f'{row.where}: message {number} is {message!r:.60}, expected {{"role": ..., "content": a text}}, or '
+                f'{{"from": "human" | "gpt" | "system", "value": a text}}'
             )
     places = answered(messages)
     if not places:

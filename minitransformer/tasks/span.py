@@ -196,9 +196,13 @@ def right_answers(row: Row) -> list[tuple[str, int]]:
         text, start = (answer.get("text"), answer.get("answer_start")) if isinstance(answer, dict) else (None, None)
         if not isinstance(text, str) or not text.strip() or type(start) is not int:
             raise DataError(f"{row.where}: 'answers' has {answer!r:.60}, expected {{text, answer_start}}")
-        there = row.text("context")[start : start + len(text)] if start >= 0 else ""
+        context = row.text("context")
+        there = context[start : start + len(text)] if start >= 0 else ""
         if there != text:
-            raise DataError(f"{row.where}: 'answers' has {text!r:.60} at {start}, where 'context' has {there!r:.60}")
+            place = f"it begins at {context.index(text)}" if text in context else "and it is nowhere in it"
+            raise DataError(
+                f"{row.where}: 'answers' has {text!r:.60} at {start}, where 'context' has {there!r:.60}; {place}"
+            )
         found.append((text, start))
     return found
 

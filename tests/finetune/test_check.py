@@ -410,3 +410,18 @@ def test_a_label_as_long_as_a_book(small_bert, tmp_path):
     report = inspect_rows(small_bert, "classify", str(tmp_path / "rows.csv"), dev=0)
     assert "expected the name of a class" in str(report)
     assert len(str(report)) < 3000
+
+
+def test_every_answer_that_is_not_where_it_should_be_is_counted(small_bert, tmp_path):
+    answers = [("film", 5), ("film", 4), ("good", 9), ("film", 5)]
+    rows = [
+        {"question": "what", "context": "good film", "answers": [{"text": text, "answer_start": start}]}
+        for text, start in answers
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    report = inspect_rows(small_bert, "span", str(path), dev=0)
+    assert not report.usable
+    assert sum(stop.count for stop in report.stops) == 2
+    assert "it begins at 5" in str(report)
+    assert "line 3" in str(report)

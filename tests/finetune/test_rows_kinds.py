@@ -10,6 +10,8 @@ import pytest
 
 from minitransformer.errors import DataError
 from minitransformer.finetune.rows import read_rows
+from minitransformer.tasks.dialogue import up_to_last_answer
+from minitransformer.tasks.span import right_answers
 
 
 @pytest.fixture
@@ -95,13 +97,13 @@ def test_squads_flat_form(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"answers": [{"text": "Rome", "answer_start": 4}]}, "is not at character 4 .* it begins at 3"),
-        ({"answers": [{"text": "Rome", "answer_start": -5}]}, "is not at character -5"),
-        ({"answers": [{"text": "Oslo", "answer_start": 3}]}, "nor elsewhere"),
-        ({"answers": [{"text": "Rome", "answer_start": "3"}]}, "expected its 'text' and 'answer_start'"),
-        ({"answers": [{"text": "n", "answer_start": True}]}, "expected its 'text' and 'answer_start'"),
-        ({"answers": [{"text": "", "answer_start": 3}]}, "expected its 'text' and 'answer_start'"),
-        ({"answers": ["Rome"]}, "expected its 'text' and 'answer_start'"),
+        ({"answers": [{"text": "Rome", "answer_start": 4}]}, "'Rome' at 4, where .* it begins at 3"),
+        ({"answers": [{"text": "Rome", "answer_start": -5}]}, "'Rome' at -5"),
+        ({"answers": [{"text": "Oslo", "answer_start": 3}]}, "nowhere in it"),
+        ({"answers": [{"text": "Rome", "answer_start": "3"}]}, "expected {text, answer_start}"),
+        ({"answers": [{"text": "n", "answer_start": True}]}, "expected {text, answer_start}"),
+        ({"answers": [{"text": "", "answer_start": 3}]}, "expected {text, answer_start}"),
+        ({"answers": ["Rome"]}, "expected {text, answer_start}"),
         ({"answers": "Rome"}, "'answers': not JSON"),
         ({"answers": None}, "expected a list"),
         ({"answers": {"text": ["Rome"], "answer_start": []}}, "as many texts as starts"),
@@ -111,7 +113,7 @@ def test_answers_that_are_not_where_they_should_be(tmp_path, changes, told):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(squad(**changes)))
     with pytest.raises(DataError, match=f"a.json, question q1: .*{told}"):
-        read_rows(path, "span")
+        right_answers(read_rows(path, "span")[0])
 
 
 def test_squad_with_a_wrong_layout(tmp_path):
@@ -195,19 +197,20 @@ def test_dialogues_in_three_layouts(tmp_path):
     [
         ({"text": "a"}, "no column 'messages' among text"),
         ({"messages": []}, "expected a list of messages"),
-        ({"messages": ["Hi"]}, "a message is 'Hi'"),
-        ({"messages": [{"role": "user"}]}, "expected 'role' and 'content'"),
-        ({"conversations": [{"from": "robot", "value": "Hi"}]}, "(human, gpt, system)"),
-        ({"conversations": [{"from": ["gpt"], "value": "Hi"}]}, "(human, gpt, system)"),
+        ({"messages": ["Hi"]}, "message 0 is 'Hi'"),
+        ({"messages": [{"role": "user"}]}, 'expected {"role": ..., "content": a text}'),
+        ({"conversations": [{"from": "robot", "value": "Hi"}]}, '"human" | "gpt" | "system"'),
+        ({"conversations": [{"from": ["gpt"], "value": "Hi"}]}, '"human" | "gpt" | "system"'),
         ({"instruction": 7, "output": "a"}, "expected texts as instruction"),
     ],
 )
 def test_dialogues_that_are_wrong(tmp_path, record, told):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(record))
-    message = error_of(path, "dialogue")
-    assert told in message
-    assert f"{path}, line 1" in message
+    with pytest.raises(DataError) as raised:
+        up_to_last_answer(read_rows(path, "dialogue")[0])
+    assert told in str(raised.value)
+    assert f"{path}, line 1" in str(raised.value)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from minitransformer.errors import DataError
-from minitransformer.storage.files import quote
 from minitransformer.tasks import Row
 
 ROLES = {
@@ -31,21 +30,16 @@ def with_messages(record: Mapping[str, Any], name: str, where: str) -> Mapping[s
     return {name: [{"role": role, "content": content} for role, content in turns if content]}
 
 
-def check_messages(row: Row) -> None:
-    """Bring a row's messages to {"role", "content"}; a DataError names what is none."""
-    messages = row["messages"]
-    if not isinstance(messages, list) or not messages:
-        raise DataError(f"{row.where}: 'messages' is {quote(messages)}, expected a list of messages")
-    row["messages"] = [_message(message, row.where) for message in messages]
+def shape_messages(row: Row) -> None:
+    """Bring ShareGPT's messages, {"from", "value"}, to {"role", "content"}."""
+    if isinstance(row["messages"], list):
+        row["messages"] = [_message(message) for message in row["messages"]]
 
 
-def _message(message: Any, where: str) -> dict[str, str]:
+def _message(message: Any) -> Any:
     if not isinstance(message, dict):
-        raise DataError(f"{where}: a message is {quote(message)}, expected its role and content")
+        return message
     role, content = message.get("role"), message.get("content")
-    if role is None and "from" in message:
-        role, content = ROLES.get(str(message["from"])), message.get("value")
-    if not isinstance(role, str) or not isinstance(content, str):
-        known = "'role' and 'content', or 'from' (human, gpt, system) and 'value'"
-        raise DataError(f"{where}: a message is {quote(message)}, expected {known}")
-    return {"role": role, "content": content}
+    if role is None and str(message.get("from")) in ROLES:
+        role, content = ROLES[str(message["from"])], message.get("value")
+    return message if role is None else {"role": role, "content": content}

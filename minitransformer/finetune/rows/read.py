@@ -96,9 +96,9 @@ def _shaped(records: Records, wanted: Wanted, folder: Path) -> Iterator[Row]:
         row = wanted.row(record, where)
         cells.read_lists(row)
         if "answers" in row:
-            squad.check_answers(row)
+            squad.shape_answers(row)
         if "messages" in row:
-            dialogues.check_messages(row)
+            dialogues.shape_messages(row)
         if "path" in row:
             images.check_path(row, folder)
         yield row
