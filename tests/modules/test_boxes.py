@@ -101,7 +101,8 @@ def test_dropout_falls_on_what_a_sub_layer_gives(box, site, bias, book):
     dropped = part(torch.randn(10, 50, 12).double())
     assert set(dropped.flatten().tolist()) == {0.0, 4.0}
     assert 0.45 < (dropped == 0).double().mean() < 0.55
-    assert 0 < (dropped == 0).double().mean(-1).min() < 1  # not whole rows
+    shares = (dropped == 0).double().mean(-1)
+    assert ((shares > 0) & (shares < 1)).double().mean() > 0.9  # not whole rows
     assert set(part.eval()(torch.randn(2, 5, 12).double()).flatten().tolist()) == {2.0}
 
 
