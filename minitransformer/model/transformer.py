@@ -271,7 +271,7 @@ class Transformer(nn.Module):
         embed = self.target_embed or self.embed
         if isinstance(embed, TokenEmbedding):
             check_ids("labels" if by_labels else "input_ids", read, embed.config.vocab_size)
-        return torch.cat((torch.full_like(read[:, :1], start), read[:, :-1]), dim=1)  # [B T]
+        return nn.functional.pad(read, (1, -1), value=start)  # [B T], moved on by one
 
     def _read_by_last_stack(
         self,

@@ -10,7 +10,7 @@ from small_runs import begin
 from minitransformer.finetune.checkpoints import save_state
 from minitransformer.finetune.data import Splits
 from minitransformer.finetune.forward import recomputing, to_own_device
-from minitransformer.finetune.job import Job, judged
+from minitransformer.finetune.job import Job, judge_job
 from minitransformer.finetune.loop import train
 from minitransformer.finetune.sharded import whole
 
@@ -30,7 +30,7 @@ def outcome(case, *, checkpoint=None, checkpoints=None, shard=False):
             save=keep if checkpoints else None,
         )  # fmt: skip
         steps = [event for event in events if event["event"] == "step"]
-    scores = judged(job, rows, examples)[1]
+    scores = judge_job(job, rows, examples)[1]
     with whole(model):
         weights = {name: p.detach().clone() for name, p in model.named_parameters()}
     numbers = [event[name] for event in steps for name in ("loss", "gradient_norm")]
