@@ -78,12 +78,14 @@ def ours(options: argparse.Namespace) -> dict[str, float]:
 
 def sentences(path: Path) -> list[tuple[list[str], list[str]]]:
     """The words and tags of each sentence of a file with a word and its tag in each line."""
-    found = []
-    for block in path.read_text("utf-8").strip().split("\n\n"):
-        pairs = [line.split("\t") for line in block.splitlines() if line.strip()]
-        if pairs:
-            found.append(([pair[0] for pair in pairs], [pair[-1] for pair in pairs]))
-    return found
+    found: list[tuple[list[str], list[str]]] = [([], [])]
+    for line in path.read_text("utf-8").splitlines():
+        if line.strip():
+            found[-1][0].append(line.split("\t")[0])
+            found[-1][1].append(line.split("\t")[-1])
+        else:  # some of the blank lines have white space in them
+            found.append(([], []))
+    return [sentence for sentence in found if sentence[0]]
 
 
 def trainer(options: argparse.Namespace) -> dict[str, float]:
