@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from timing import machine
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from minitransformer import Tokenizer, Transformer, build, vaswani2017
+from minitransformer import GenerationConfig, Tokenizer, Transformer, build, vaswani2017
 from minitransformer.finetune.folder import refuse_full_folder
 from minitransformer.finetune.loop import train
 from minitransformer.finetune.recipe import Recipe
@@ -94,7 +94,7 @@ def judge_best(model: Transformer, tokenizer: Tokenizer, judged: list, out: Path
     from safetensors.torch import load_file
 
     model.load_state_dict(load_file(out / "best.safetensors"), strict=False)
-    task = Translate(tokenizer, (), LONGEST, max_target_length=LONGEST, num_beams=4)
+    task = Translate(tokenizer, (), LONGEST, max_target_length=LONGEST, generation=GenerationConfig(num_beams=4))
     examples = task.encode(judged)
     answers, found = scores(task, judged, examples, read(model, task, examples, batch_size=64))
     print(f"beam of 4: BLEU {found['bleu']:.2f}, chrF {found['chrf']:.2f}")

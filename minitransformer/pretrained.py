@@ -14,7 +14,7 @@ from minitransformer.config import PatchEmbeddingConfig
 from minitransformer.errors import ConfigError, InputError, NotFoundError, TokenizerError
 from minitransformer.families import Family
 from minitransformer.generation import Chat, Perplexity, Writer
-from minitransformer.generation.settings import from_config
+from minitransformer.generation.settings import from_config, settings
 from minitransformer.images import ImageProcessor, image_processor
 from minitransformer.model import Output, Transformer
 from minitransformer.model.adapters import adapted_layers
@@ -33,6 +33,7 @@ from minitransformer.text import Tokenizer
 PREPROCESSOR = "preprocessor_config.json"
 GENERATION = "generation_config.json"
 MOST_TOKENS = 512  # of a text, for a model that would read any number: its memory grows with their square
+USUAL_TARGET = 128  # tokens that a model writes at most, unless its files say more or less
 
 
 class Pretrained:
@@ -148,18 +149,24 @@ class Pretrained:
             return make_task(name or self.task_name, self.image_processor, self.labels, **options)
         name = name or self.task_name
         most = [n for n in (self.max_length, TASKS[name].kind.usual_length if name in TASKS else None) if n is not None]
-        prefix, written = self.raw_config.get("prefix"), self.raw_config.get("max_target_length")
+        prefix = self.raw_config.get("prefix")
         options = {
             "max_length": min(most, default=MOST_TOKENS),
             "prefix": prefix if isinstance(prefix, str) else "",
-            "max_target_length": written if type(written) is int and written > 1 else 128,
             "may_be_empty": self.raw_config.get("answers_may_be_empty") is not False,
+            **(self._how_to_write() if self.transformer.config.task == "seq2seq-lm" else {}),
             **options,
         }
         positions = (self.transformer.config.target_embed or self.transformer.config.embed).max_length
-        if positions is not None:
+        if positions is not None and "max_target_length" in options:
             options["max_target_length"] = min(options["max_target_length"], positions)
         return make_task(name, self.tokenizer, self.labels, **options)
+
+    def _how_to_write(self) -> dict[str, Any]:
+        """What the checkpoint says of that, as options of `make_task`."""
+        config = settings(self.generation_fields, {}, source=self._writer.source)
+        length = config.max_new_tokens or (config.max_length or USUAL_TARGET + 1) - 1  # that counts the start token
+        return {"generation": config, "max_target_length": length}
 
     @property
     def task_name(self) -> str:
@@ -248,11 +255,13 @@ class Pretrained:
 
     @property
     def _writer(self) -> Writer:
-        if self.generation_config is None:
-            files, source = from_config(self.raw_config), "config.json"
-        else:
-            files, source = self.generation_config, GENERATION
-        return Writer(self.transformer, self._tokenizer, files, self.raw_config, source)
+        source = "config.json" if self.generation_config is None else GENERATION
+        return Writer(self.transformer, self._tokenizer, self.generation_fields, self.raw_config, source)
+
+    @property
+    def generation_fields(self) -> dict[str, Any]:
+        """What the checkpoint says of how to write: an old one in its config.json."""
+        return from_config(self.raw_config) if self.generation_config is None else self.generation_config
 
     def save(self, folder: str | PathLike[str]) -> None:
         """Write a folder that `load` and transformers' from_pretrained read. All of it appears, or nothing."""

@@ -61,6 +61,7 @@ class Recipe:
     # What is read, and written.
     max_length: int | None = _option(None, "Tokens kept of each text; by default as many as the model takes.")
     max_target_length: int = _option(128, "Tokens of what the model is to write.")
+    generation: str = _option("", "How it writes, if not as generation_config.json says: 'num_beams=4,min_length=0'.")
     stride: int | None = _option(None, "Tokens that the windows of a long text share; by default the task's own.")
     prefix: str = _option("", "Put before each source text, such as 'summarize: '.")
     chat_template: str | None = _option(None, "Jinja, or a file of it: for dialogue with a model that has no template.")

@@ -1,8 +1,9 @@
 """What a run begins with: the model with the head that its task needs, what of it trains, and the task itself."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from minitransformer.families import family_of, head_of
 from minitransformer.finetune.randomness import seeded
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.what_trains import prepare
+from minitransformer.generation import GenerationConfig
+from minitransformer.generation.settings import settings
 from minitransformer.loading import load, read_raw_config
 from minitransformer.pretrained import MOST_TOKENS, Pretrained
 from minitransformer.storage import resolve
@@ -51,8 +54,8 @@ def start(name: str, task: str, labelled: Sequence[Row], recipe: Recipe) -> tupl
             model.raw_config["prefix"] = recipe.prefix  # so that whoever loads the model puts it there, too
         if model.max_length is None and (recipe.max_length or 0) > MOST_TOKENS:
             model.tokenizer.model_max_length = recipe.max_length  # likewise
-        if "max_target_length" in kind.options:
-            model.raw_config["max_target_length"] = recipe.max_target_length  # likewise
+        if "generation" in kind.options:
+            model.generation_config = how_to_write(model, task, recipe)  # likewise
         if task == "span":  # likewise: whether the model has learned to say that there is no answer
             model.raw_config["answers_may_be_empty"] = any(row.get("answers") == [] for row in labelled)
         if recipe.learning_rate is None:
@@ -93,6 +96,28 @@ def template(given: str) -> str:
             return file.read(MOST_OF_A_TEMPLATE).decode("utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"chat_template: {given}: not UTF-8 at byte {error.start}") from None
+
+
+def how_to_write(model: Pretrained, task: str, recipe: Recipe) -> dict[str, Any]:
+    """A generation_config.json by which transformers writes as the task does: the model's own, and the recipe's."""
+    given = generation_fields(recipe.generation)
+    model.generation_config = {**model.generation_fields, **given, "max_new_tokens": recipe.max_target_length}
+    writing = make_task(task, model, recipe).writing(model.transformer)
+    return {name: x for name, x in asdict(writing).items() if x != getattr(GenerationConfig(), name)}
+
+
+def generation_fields(text: str) -> dict[str, Any]:
+    """The fields of `GenerationConfig` in "num_beams=4,early_stopping=true"."""
+    try:
+        pairs = [part.split("=") for part in text.split(",") if text]
+        given = {name.strip(): json.loads(value.lower()) for name, value in pairs}
+        settings({}, given)
+    except ValueError as error:
+        expected = "fields of GenerationConfig, such as num_beams=4,min_length=0"
+        raise ConfigError(f"generation: got {text!r}, expected {expected}; {error}") from None
+    if given.keys() & {"max_length", "max_new_tokens"}:
+        raise ConfigError(f"generation: got {text!r}; give max_target_length, which cuts what is learned, too")
+    return given
 
 
 def usual_rate(model: Pretrained, train: str) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 
 from minitransformer.config import TransformerConfig
 from minitransformer.errors import InputError
+from minitransformer.generation import GenerationConfig
 from minitransformer.tasks import TASKS
 from minitransformer.tasks.relation import Relation
 from minitransformer.tasks.task import Criterion, Kind, Task
@@ -32,13 +33,14 @@ def make_task(
     stride: int | None = None,
     prefix: str = "",
     max_target_length: int = 128,
+    generation: GenerationConfig = GenerationConfig(),  # noqa: B008, likewise
     flip: bool = False,
     may_be_empty: bool = True,
 ) -> Task:
     """The task of that name. `reader`: the tokenizer or, for images, the image processor. The rest where it applies.
 
-    `stride`: tokens that the windows of a long text share. `prefix`: put before each source text. `flip`: show half of
-    the images mirrored, in training. `may_be_empty`: a question may have no answer.
+    `stride`: tokens that the windows of a long text share. `prefix`: put before each source text. `generation`: how to
+    write. `flip`: show half of the images mirrored, in training. `may_be_empty`: a question may have no answer.
     """
     if name not in TASKS:
         raise InputError(f"task: got {name!r}, expected one of {', '.join(TASKS)}")
@@ -57,7 +59,8 @@ def make_task(
         case "tag":
             return kind(reader, labels, max_length, criterion, **windows)
         case "translate" | "summarize":
-            return kind(reader, (), max_length, criterion, prefix=prefix, max_target_length=max_target_length)
+            writes = {"max_target_length": max_target_length, "generation": generation}
+            return kind(reader, (), max_length, criterion, prefix=prefix, **writes)
         case "image":
             return kind(reader, labels, criterion, flip=flip)
         case _:

@@ -31,7 +31,7 @@ class Seq2Seq:
     """Rows: source and target, a text and what is to be written for it. `Translate` and `Summarize` say how to score.
 
     prefix: put before each source; a T5 is told so what to do: "translate English to German: ". A source is cut to
-    `max_length` tokens, a target to `max_target_length`; num_beams: see `GenerationConfig`.
+    `max_length` tokens, a target to `max_target_length`. generation: how to write, but for the end and the length.
     """
 
     def __init__(
@@ -43,14 +43,19 @@ class Seq2Seq:
         *,
         prefix: str = "",
         max_target_length: int = 128,
-        num_beams: int = 1,
+        generation: GenerationConfig = GenerationConfig(),  # noqa: B008, likewise
     ) -> None:
         if tokenizer.target.eos_token_id is None:
             raise TokenizerError("this tokenizer has no end token, and a model could not learn where to stop; add one")
         if max_target_length < 2:
             raise InputError(f"max_target_length: got {max_target_length}, expected 2 or more: a token, and the end")
+        if max(generation.min_length - 1, generation.min_new_tokens or 0) >= max_target_length:
+            raise InputError(
+                f"max_target_length: got {max_target_length}, but the model is to write more (min_length or "
+                f"min_new_tokens, in generation_config.json); raise it, or say generation='min_length=0'"
+            )
         self.tokenizer, self.max_length, self.criterion = tokenizer, max_length, criterion
-        self.prefix, self.max_target_length, self.num_beams = prefix, max_target_length, num_beams
+        self.prefix, self.max_target_length, self.generation = prefix, max_target_length, generation
         self.end = tokenizer.target.eos_token_id
 
     def row(self, given: Any) -> Row:
@@ -99,23 +104,30 @@ class Seq2Seq:
 
     def decode(self, model: Transformer, batch: Mapping[str, Tensor]) -> list[str]:
         """The text that the model writes for each source."""
-        config = self.generation(model)
+        config = self.writing(model)
         ids = generate(model, batch["input_ids"], batch.get("attention_mask"), config=config).tolist()
         target = self.tokenizer.target
         return [target.decode(with_text(target, row), skip_special_tokens=True) for row in ids]
 
-    def generation(self, model: Transformer) -> GenerationConfig:
-        """How to write. Padding is never written: Marian's has the logit 0, which is more than most others have."""
+    def writing(self, model: Transformer) -> GenerationConfig:
+        """How to write: one text for each source, the same each time, as long as targets are.
+
+        Padding is never written: Marian's has the logit 0, which is more than most others have.
+        """
         embed = (model.target_embed or model.embed).config
         positions = embed.max_length if isinstance(embed, TokenEmbeddingConfig) else None
         room = self.max_target_length if positions is None else positions - 1  # the first is the start token's
         padding = self.tokenizer.target.pad_token_id
-        return GenerationConfig(
+        never = {*(self.generation.suppress_tokens or ()), *(() if padding in (None, self.end) else (padding,))}
+        return replace(
+            self.generation,
+            do_sample=False,
+            num_return_sequences=1,
+            max_length=None,
             max_new_tokens=min(room, self.max_target_length),
-            num_beams=self.num_beams,
             eos_token_id=(self.end,),
             pad_token_id=padding,
-            suppress_tokens=None if padding is None or padding == self.end else (padding,),
+            suppress_tokens=tuple(sorted(never)) or None,
         )
 
     def answers(self, rows: Sequence[Row], examples: Sequence[Example], decoded: Sequence[str]) -> list[Written]:
@@ -132,7 +144,7 @@ class Translate(Seq2Seq):
         row_metric="chrf",
         inputs=("source",),
         targets=("target",),
-        options=("label_smoothing", "prefix", "max_target_length"),
+        options=("label_smoothing", "prefix", "max_target_length", "generation"),
         learned="target tokens",
         pipeline="translation",
         example='model.predict(["It is late."])',

@@ -6,8 +6,10 @@ import pytest
 import torch
 import transformers
 from small_tasks import READERS, rows_of
+from small_writers import LINES, bart, marian, t5, theirs
 
 import minitransformer as mt
+from minitransformer.tasks import Row
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft asks transformers
 
@@ -158,14 +160,20 @@ def test_pipeline_of_images(run_of):
     assert [answer[0]["score"] for answer in found] == pytest.approx([answer.score for answer in ours], abs=1e-4)
 
 
-def test_transformers_writes_the_same_translations(run_of):
-    run, rows = run_of("translate")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(run.folder)
-    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(run.folder)
-    for answer in run.model.predict([row["source"] for row in rows[:4]]):
-        ids = model.generate(**tokenizer(answer.source, return_tensors="pt"), max_new_tokens=12, num_beams=1)
-        text = tokenizer.decode(ids[0], skip_special_tokens=True)
-        assert answer.text.startswith(text) if ids.shape[1] == 13 else answer.text == text
+@pytest.mark.parametrize("write", [t5, bart, marian])
+@pytest.mark.parametrize("generation", ["", "num_beams=3,length_penalty=0.5,no_repeat_ngram_size=2,min_length=4"])
+def test_transformers_writes_the_same_translations(write, generation, tmp_path):
+    """By the files alone: it is not told how many beams, how long, which tokens never."""
+    rows = [Row(source=line[:20], target=line[:9]) for line in LINES[:12]]
+    how = {"max_target_length": 12, "generation": generation, "learning_rate": 1e-4, "epochs": 1}
+    run = mt.finetune(write(tmp_path / "base"), "translate", rows, out=tmp_path / "run", dev=rows[:6], **how)
+    model, tokenizer = theirs(run.folder)
+    sources = [row["source"] for row in rows[:6]]
+    ids = [model.generate(**tokenizer(source, return_tensors="pt"))[0] for source in sources]
+    expected = [tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+    assert [answer.text for answer in mt.load(run.folder).predict(sources)] == expected
+    assert len(set(expected)) > 2
+    assert max(len(row) for row in ids) <= 13
 
 
 def test_peft_reads_the_adapter(run_of):

@@ -1,6 +1,7 @@
 """What a run keeps, and what it takes from the model it starts from: the best weights, heads, prefixes, answers."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -8,7 +9,14 @@ from small_runs import begin
 from small_tasks import rows_of, write_model
 
 import minitransformer as mt
-from minitransformer.errors import ConfigError, DataError, NotFiniteError, NotFoundError, StorageError
+from minitransformer.errors import (
+    ConfigError,
+    DataError,
+    InputError,
+    NotFiniteError,
+    NotFoundError,
+    StorageError,
+)
 from minitransformer.finetune import loop
 from minitransformer.finetune.checkpoints import best, newest, save_state
 from minitransformer.finetune.recipe import Recipe
@@ -130,6 +138,7 @@ def test_a_language_model_that_reads_both_ways_is_refused(small_bert):
         {"prefix": "say: "},
         {"class_weights": "auto"},
         {"max_target_length": 9},
+        {"generation": "num_beams=2"},
     ],
 )
 def test_what_would_be_ignored_is_refused(tmp_path, recipe):
@@ -151,6 +160,27 @@ def test_a_model_writes_as_much_as_it_was_trained_to(tmp_path):
     rows = rows_of("translate", folder)
     mt.finetune(folder, "translate", rows, out=tmp_path / "run", dev=0, max_target_length=5, **QUICK)
     assert mt.load(tmp_path / "run").task().max_target_length == 5
+
+
+@pytest.mark.parametrize(
+    ("generation", "said"),
+    [
+        ("num_beam=3", "'num_beam' is no setting; expected one such as num_beams"),
+        ("num_beams", "expected fields of GenerationConfig"),
+        ("num_beams=many", "expected fields of GenerationConfig"),
+        ("num_beams=0", "num_beams: got 0"),
+        ("num_beam_groups=2", "num_beam_groups is 2, which is not implemented"),
+        ("max_new_tokens=9", "give max_target_length"),
+        ("min_length=7", "max_target_length: got 5, but the model is to write more"),
+        ("min_new_tokens=5", "max_target_length: got 5, but the model is to write more"),
+    ],
+)
+def test_how_to_write_is_checked_before_the_work(tmp_path, generation, said):
+    folder = write_model(tmp_path / "t5", "t5")
+    rows, how = rows_of("translate", folder), {"generation": generation, "max_target_length": 5}
+    with pytest.raises((ConfigError, InputError), match=re.escape(said)):
+        mt.finetune(folder, "translate", rows, out=tmp_path / "run", dev=0, **how, **QUICK)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_text_without_end_is_cut_for_a_model_without_a_limit(tmp_path):

@@ -81,7 +81,8 @@ def test_what_is_written_is_transformers(folders, name):
     model = mt.load(folders[name])
     oracle, tokenizer = theirs(folders[name])
     for beams in (1, 3):
-        task = Translate(model.tokenizer, (), 60, max_target_length=12, num_beams=beams)
+        how = mt.GenerationConfig(num_beams=beams)
+        task = Translate(model.tokenizer, (), 60, max_target_length=12, generation=how)
         answers = predict(model.transformer, task, [task.row(text) for text in TEXTS], batch_size=3)
         pad = tokenizer.pad_token_id
         for row, answer in zip(ROWS, answers, strict=True):
@@ -148,17 +149,17 @@ def test_examples_of_like_length_have_like_sources_and_targets(folders):
 def test_no_more_is_written_than_the_model_has_positions_for(folders):
     model = mt.load(folders["bart"])  # 64 positions
     task = Translate(model.tokenizer, (), 60, max_target_length=500)
-    assert task.generation(model.transformer).max_new_tokens == 63
+    assert task.writing(model.transformer).max_new_tokens == 63
     predict(model.transformer, task, [task.row("What a film!")], batch_size=1)
     task = Translate(model.tokenizer, (), 60, max_target_length=9)
-    assert task.generation(model.transformer).max_new_tokens == 9
-    assert Translate(model.tokenizer, (), 60).generation(mt.load(folders["t5"]).transformer).max_new_tokens == 128
+    assert task.writing(model.transformer).max_new_tokens == 9
+    assert Translate(model.tokenizer, (), 60).writing(mt.load(folders["t5"]).transformer).max_new_tokens == 128
 
 
 def test_padding_is_never_written(folders, name):
     model = mt.load(folders[name])
     task = Translate(model.tokenizer, (), 60)
-    found = task.generation(model.transformer)
+    found = task.writing(model.transformer)
     assert found.suppress_tokens == (model.tokenizer.pad_token_id,)
     assert found.eos_token_id == (model.tokenizer.eos_token_id,)
 
