@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union
 
 import torch
 from torch import Tensor
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
 
-# A file, a Pillow image, or an array or tensor of uint8 [H W 3].
-Image: TypeAlias = Union[str, PathLike[str], "PIL.Image.Image", "np.ndarray[Any, Any]", Tensor]
+# A file or its bytes, a Pillow image, or an array or tensor of uint8 [H W 3].
+Image: TypeAlias = Union[str, PathLike[str], bytes, "PIL.Image.Image", "np.ndarray[Any, Any]", Tensor]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # some others run programs to be read
 LARGEST_EDGE = 4096  # that a config may ask for
@@ -180,12 +181,24 @@ def _rgb(image: Image, name: str) -> PIL.Image.Image:
     """An image, from wherever, in RGB."""
     pillow = _pillow()
     with _readable(name, pillow):
-        if isinstance(image, str | PathLike):
-            with open_regular(Path(image)) as file, pillow.Image.open(file, formats=FORMATS) as opened:
+        if isinstance(image, str | PathLike | bytes):
+            with _file(image) as file, pillow.Image.open(file, formats=FORMATS) as opened:
                 return _to_rgb(pillow.ImageOps.exif_transpose(opened), name)
         if isinstance(image, pillow.Image.Image):
             return _to_rgb(image, name)
         return pillow.Image.fromarray(_array(image, name))
+
+
+def check_image(image: str | PathLike[str] | bytes, name: str) -> None:
+    """Read a file to its end, a JPEG as small as can be, which is fast; an InputError where that cannot be done."""
+    pillow = _pillow()
+    with _readable(name, pillow), _file(image) as file, pillow.Image.open(file, formats=FORMATS) as opened:
+        opened.draft(None, (1, 1))
+        _to_rgb(opened, name)
+
+
+def _file(image: str | PathLike[str] | bytes) -> BinaryIO:
+    return BytesIO(image) if isinstance(image, bytes) else open_regular(Path(image))
 
 
 def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
@@ -202,7 +215,9 @@ def _array(image: Any, name: str) -> np.ndarray[Any, Any]:
 
     array = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
     if not isinstance(array, np.ndarray):
-        raise InputError(f"{name}: got a {type(image).__name__}, expected a path, a Pillow image, an array or a tensor")
+        raise InputError(
+            f"{name}: got a {type(image).__name__}, expected a path, bytes, a Pillow image, an array or a tensor"
+        )
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise InputError(f"{name}: got {array.dtype} {list(array.shape)}, expected uint8 [height, width, 3]")
     return np.ascontiguousarray(array)

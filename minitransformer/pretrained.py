@@ -148,10 +148,14 @@ class Pretrained:
         if isinstance(self.transformer.config.embed, PatchEmbeddingConfig):
             return make_task(name or self.task_name, self.image_processor, self.labels, **options)
         name = name or self.task_name
-        most = [n for n in (self.max_length, TASKS[name].kind.usual_length if name in TASKS else None) if n is not None]
+        kept = self.raw_config if self.raw_config.get("finetuning_task") == name else {}
+        length, stride = kept.get("finetuning_max_length"), kept.get("finetuning_stride")
         prefix = self.raw_config.get("prefix")
+        usual = TASKS[name].kind.usual_length if name in TASKS else None
+        most = [n for n in (self.max_length, length if type(length) is int else usual) if n is not None]
         options = {
             "max_length": min(most, default=MOST_TOKENS),
+            "stride": stride if type(stride) is int else None,
             "prefix": prefix if isinstance(prefix, str) else "",
             "may_be_empty": self.raw_config.get("answers_may_be_empty") is not False,
             **(self._how_to_write() if self.transformer.config.task == "seq2seq-lm" else {}),

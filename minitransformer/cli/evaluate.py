@@ -34,6 +34,7 @@ def as_data(found: "Evaluation", worst: int) -> dict[str, Any]:
     return {
         "rows": len(found.rows),
         "metrics": found.metrics,
+        "per_label": found.per_label(),
         "confusion": None if matrix is None else {"labels": matrix[1], "counts": matrix[0]},
         "worst": [{"where": row.where, "row": row, "answer": asdict(answer)} for row, answer in found.worst(worst)],
     }
@@ -43,6 +44,8 @@ def as_report(found: "Evaluation", worst: int) -> str:
     """The result as text."""
     width = max(map(len, found.metrics))
     lines = [f"{len(found.rows):,} rows", *(f"{name:<{width}}  {value:.4f}" for name, value in found.metrics.items())]
+    lines += [found.signature()] if found.signature() else []
+    lines += by_label(found.per_label())
     matrix = found.confusion()
     if matrix is not None:
         lines += ["", "right (down) taken for (across)", *table(*matrix)]
@@ -51,6 +54,19 @@ def as_report(found: "Evaluation", worst: int) -> str:
         lines += ["", f"the worst {len(answers)}:"]
         lines += [f"  {row.where}: {target(row)}{answer}" for row, answer in answers]
     return "\n".join(lines)
+
+
+def by_label(scores: dict[str, dict[str, float]]) -> list[str]:
+    """The scores of each class or type, and in the last column how many there are; the 20 most frequent ones."""
+    if not scores:
+        return []
+    names, width = list(next(iter(scores.values()))), max(len(label[:30]) for label in scores)
+    lines = ["", " " * width + "".join(f"  {name:>9}" for name in names)]
+    frequent = sorted(scores.items(), key=lambda pair: -pair[1][names[-1]])
+    for label, values in frequent[:20]:
+        *shares, count = values.values()
+        lines.append(f"{label[:30]:<{width}}" + "".join(f"  {x:9.4f}" for x in shares) + f"  {count:9,.0f}")
+    return [*lines, f"… and {len(scores) - 20} rarer ones"] if len(scores) > 20 else lines
 
 
 def table(counts: list[list[int]], labels: tuple[str, ...]) -> list[str]:

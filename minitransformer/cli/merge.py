@@ -1,4 +1,4 @@
-"""`minitransformer merge RUN --out FOLDER`: LoRA put into the weights, as a checkpoint that needs no adapter."""
+"""`minitransformer merge RUN/adapter --out FOLDER`: LoRA put into the weights, a checkpoint without an adapter."""
 
 from pathlib import Path
 from typing import Annotated

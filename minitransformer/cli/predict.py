@@ -38,6 +38,8 @@ def command(
         raise typer.BadParameter("give texts or --data, not both")
     if data is None and not inputs and sys.stdin.isatty():
         raise typer.BadParameter("nothing to answer; give texts or image files, --data FILE, or pipe one a line")
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise StorageError(f"{out}: no place for a file; give one in a folder that is there")  # before the work
     refuse_unfinished(Path(name))
     model = load(name)
     to_own_device(model.transformer, Recipe())
@@ -50,10 +52,7 @@ def command(
         given = [from_line(text) for text in inputs or lines_of_input()]
     answers = model.predict(given, batch_size=batch_size)
     if out is not None:
-        try:
-            out.write_text("".join(as_json(answer) + "\n" for answer in answers), encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"{out}: cannot be written: {error.strerror}; give another place") from error
+        out.write_text("".join(as_json(answer) + "\n" for answer in answers), encoding="utf-8")
         return
     for answer in answers:
         typer.echo(as_json(answer) if json else str(answer))

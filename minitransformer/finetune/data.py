@@ -9,6 +9,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from minitransformer.checkpoint import adapter_base, is_adapter
 from minitransformer.errors import DataError
 from minitransformer.finetune.rows import fingerprint, read_rows, split_rows
 from minitransformer.finetune.rows.documents import cut_document
@@ -95,9 +96,10 @@ def facts_of(name: str | PathLike[str], task: str, parts: Splits) -> dict[str, A
 
 
 def weights_hash(name: str | PathLike[str]) -> str:
-    """A hash of a model's files of weights."""
-    whole = hashlib.sha256()
-    for path in sorted(resolve(name).glob("*.safetensors")):
+    """A hash of a model's files of weights; of an adapter's, and those of its base."""
+    whole, folder = hashlib.sha256(), resolve(name)
+    folders = [folder, resolve(adapter_base(folder))] if is_adapter(folder) else [folder]
+    for path in [path for each in folders for path in sorted(each.glob("*.safetensors"))]:
         with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()

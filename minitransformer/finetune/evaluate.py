@@ -15,9 +15,10 @@ from minitransformer.finetune.job import judge
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.start import make_task
 from minitransformer.loading import load
-from minitransformer.metrics import LOWER_IS_BETTER, confusion_matrix, goodness
+from minitransformer.metrics import LOWER_IS_BETTER, bleu_signature, confusion_matrix, goodness, per_class, per_type
 from minitransformer.pretrained import Pretrained
 from minitransformer.tasks import Prediction
+from minitransformer.tasks.tag import Tag
 from minitransformer.tasks.task import Row, Task
 
 PERFECT = {"chrf": 100.0}  # the best value of a metric, where that is not 1
@@ -40,10 +41,27 @@ class Evaluation:
 
     def worst(self, count: int) -> list[tuple[Row, Any]]:
         """The rows with the lowest scores, and the answers; of those that are alike, the surest first."""
+        if not count:
+            return []
         values, sure = self.per_row(), [getattr(answer, "score", 0.0) for answer in self.answers]
         places = sorted(range(len(values)), key=lambda place: (values[place], -sure[place]))
         perfect = 0.0 if self.task.kind.row_metric in LOWER_IS_BETTER else PERFECT.get(self.task.kind.row_metric, 1.0)
         return [(self.rows[place], self.answers[place]) for place in places[:count] if values[place] < perfect]
+
+    def per_label(self) -> dict[str, dict[str, float]]:
+        """Precision, recall and F1 of each class or type of entity, and how many there are; empty where none are."""
+        if not self.answers:
+            return {}
+        if isinstance(self.task, Tag) and self.task.marks_entities:
+            return per_type([answer.tags for answer in self.answers], [row["tags"] for row in self.rows])
+        labels = getattr(self.task, "labels", ())
+        if isinstance(self.answers[0], Prediction):
+            return per_class([a.label for a in self.answers], [row.name("label") for row in self.rows], labels)
+        return {}
+
+    def signature(self) -> str:
+        """How sacrebleu computed BLEU, where it did: to be quoted with the number."""
+        return bleu_signature([row["target"] for row in self.rows]) if "bleu" in self.metrics else ""
 
     def confusion(self) -> tuple[list[list[int]], tuple[str, ...]] | None:
         """How often each label was taken for each other, and the labels; None where answers are no labels."""
@@ -80,7 +98,8 @@ def evaluate(
     if not isinstance(name, Pretrained) and (Path(name) / DATA).is_file():
         data, recipe = data_of(Path(name)), recipe_of(Path(name))
         task = task or data["task"]
-        columns = columns or columns_of(Path(name))
+        ours = not isinstance(rows, str | PathLike) and any(isinstance(row, Row) for row in rows)  # renamed already
+        columns = columns or (None if ours else columns_of(Path(name)))
     if batch_size is not None:
         recipe = replace(recipe, batch_size=batch_size)
     task = task or model.task_name

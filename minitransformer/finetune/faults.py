@@ -1,10 +1,11 @@
 """What can go wrong in a step: no memory left, and numbers that are none."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
-from minitransformer.errors import NotFiniteError
+from minitransformer.errors import MiniTransformerError, NotFiniteError
 from minitransformer.model import Transformer, capture
 from minitransformer.tasks.task import Example, Task
 
@@ -12,6 +13,20 @@ from minitransformer.tasks.task import Example, Task
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether there was no memory left, on a GPU or a CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def memory_for_optimizer(step: int) -> Iterator[None]:
+    """Inside, at a step (from 0), the optimizer finds memory for its moments, or a MiniTransformerError says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise MiniTransformerError(
+            f"step {step + 1}: out of memory for what the optimizer keeps; try optimizer='adafactor', train='lora', "
+            f"shard with several processes, or a smaller model"
+        ) from None
 
 
 def not_finite(

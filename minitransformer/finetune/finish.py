@@ -33,7 +33,7 @@ def finish(job: Job, facts: Mapping[str, Any]) -> Run:
     if job.parts.dev:
         answers["dev"], metrics["dev"] = judge_job(job, job.parts.dev, job.dev)
     if job.parts.test:
-        answers["test"], metrics["test"] = judge_job(job, job.parts.test, job.task.encode(job.parts.test))
+        answers["test"], metrics["test"] = judge_job(job, job.parts.test, job.test)
     if is_sharded(job.model.transformer) and kept is not None:
         job = replace(job, model=put_together(job, facts["name"], kept))
     history = folder.history(job.out)

@@ -41,6 +41,7 @@ class Job:
     task: Task
     parts: Splits
     dev: list[Example]
+    test: list[Example]
     recipe: Recipe
     out: Path
 

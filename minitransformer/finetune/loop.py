@@ -13,7 +13,7 @@ from torch import nn
 from minitransformer.errors import MiniTransformerError
 from minitransformer.finetune.checkpoints import State, restore
 from minitransformer.finetune.distributed import anyone, share, summed, without_averaging, world
-from minitransformer.finetune.faults import not_finite, out_of_memory
+from minitransformer.finetune.faults import memory_for_optimizer, not_finite, out_of_memory
 from minitransformer.finetune.forward import loss_sum
 from minitransformer.finetune.optimizers import make_optimizer
 from minitransformer.finetune.plan import Plan
@@ -96,7 +96,8 @@ def train(
             with seeded(recipe.seed, state.step), whole(model):
                 raise not_finite(model, task, [examples[place] for place in places], state.step, plan.steps, loss)
         clip(model.parameters(), recipe.max_grad_norm, norm)
-        scaler.step(optimizer)
+        with memory_for_optimizer(state.step):
+            scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
         state.step += 1

@@ -59,7 +59,8 @@ def run(
         model, recipe = start(place_of(name), task, parts.labelled, recipe)
         to_own_device(model.transformer, recipe)
         the_task, learned = make_task(task, model, recipe), make_task(task, model, recipe, parts.train)
-        job = Job(task, model, the_task, parts, the_task.encode(parts.dev), recipe, out)
+        dev_examples, test_examples = the_task.encode(parts.dev), the_task.encode(parts.test)
+        job = Job(task, model, the_task, parts, dev_examples, test_examples, recipe, out)
         examples = learned.encode(parts.train)
         rehearse(job)
 
@@ -135,10 +136,10 @@ def follow(job: Job, task: Task, examples: list[Example], watch: Watch | None) -
 
 def rehearse(job: Job) -> None:
     """Judge a few rows before training, so that what is missing for it is not missed after an epoch."""
-    few = job.parts.dev[:4]
     for field in ("metric", "patience"):
-        if not few and getattr(job.recipe, field) is not None:
+        if not job.parts.dev and getattr(job.recipe, field) is not None:
             raise ConfigError(f"{field}: got {getattr(job.recipe, field)!r}, but there are no dev rows to judge by")
-    if few:
-        _, found = judge_job(job, few, [example for example in job.dev if example.row < len(few)])
-        score_of(found, metric_of(job.recipe, job.task))
+    for rows, examples in ((job.parts.dev[:4], job.dev), (job.parts.test[:4], job.test)):
+        if rows:
+            _, found = judge_job(job, rows, [example for example in examples if example.row < len(rows)])
+            score_of(found, metric_of(job.recipe, job.task))

@@ -18,14 +18,15 @@ from minitransformer.finetune.what_trains import prepare
 from minitransformer.generation import GenerationConfig
 from minitransformer.generation.settings import settings
 from minitransformer.loading import load, read_raw_config
-from minitransformer.pretrained import MOST_TOKENS, Pretrained
-from minitransformer.storage import resolve
+from minitransformer.pretrained import Pretrained
+from minitransformer.storage import read_json, resolve
 from minitransformer.storage.files import open_regular
 from minitransformer.tasks import TASKS
 from minitransformer.tasks.labels import label_names
 from minitransformer.tasks.task import Criterion, Row, Task, label_number
 
 MOST_OF_A_TEMPLATE = 1 << 20  # bytes
+OF_ADAPTERS = {"lora": ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets"), "adapter": ("adapter_size",)}
 
 
 def start(name: str, task: str, labelled: Sequence[Row], recipe: Recipe) -> tuple[Pretrained, Recipe]:
@@ -52,8 +53,10 @@ def start(name: str, task: str, labelled: Sequence[Row], recipe: Recipe) -> tupl
         model.raw_config["finetuning_task"] = task  # a head alone does not always say which
         if recipe.prefix:
             model.raw_config["prefix"] = recipe.prefix  # so that whoever loads the model puts it there, too
-        if model.max_length is None and (recipe.max_length or 0) > MOST_TOKENS:
-            model.tokenizer.model_max_length = recipe.max_length  # likewise
+        for field in ("max_length", "stride"):  # likewise; what an earlier run has kept is over
+            model.raw_config.pop(f"finetuning_{field}", None)
+            if getattr(recipe, field) is not None:
+                model.raw_config[f"finetuning_{field}"] = getattr(recipe, field)
         if "generation" in kind.options:
             model.generation_config = how_to_write(model, task, recipe)  # likewise
         if task == "span":  # likewise: whether the model has learned to say that there is no answer
@@ -65,9 +68,12 @@ def start(name: str, task: str, labelled: Sequence[Row], recipe: Recipe) -> tupl
 
 
 def raw_config_of(name: str) -> dict[str, Any]:
-    """The config.json of a model, or of the model that an adapter belongs to."""
+    """The config.json of a model; of an adapter, that of its base with what it says otherwise."""
     folder = resolve(name)
-    return read_raw_config(folder if not is_adapter(folder) else resolve(adapter_base(folder)))
+    if not is_adapter(folder):
+        return read_raw_config(folder)
+    own = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return {**read_raw_config(resolve(adapter_base(folder))), **own}  # the head is the adapter's
 
 
 def needs_new_head(raw: Mapping[str, Any], head: str, labels: Sequence[str] | int | None) -> bool:
@@ -102,15 +108,19 @@ def how_to_write(model: Pretrained, task: str, recipe: Recipe) -> dict[str, Any]
     """A generation_config.json by which transformers writes as the task does: the model's own, and the recipe's."""
     given = generation_fields(recipe.generation)
     model.generation_config = {**model.generation_fields, **given, "max_new_tokens": recipe.max_target_length}
-    writing = make_task(task, model, recipe).writing(model.transformer)
-    return {name: x for name, x in asdict(writing).items() if x != getattr(GenerationConfig(), name)}
+    writer: Any = make_task(task, model, recipe)
+    fields = asdict(writer.writing(model.transformer))
+    return {name: x for name, x in fields.items() if x != getattr(GenerationConfig(), name)}
 
 
 def generation_fields(text: str) -> dict[str, Any]:
-    """The fields of `GenerationConfig` in "num_beams=4,early_stopping=true"."""
+    """The fields of `GenerationConfig` in "num_beams=4,early_stopping=true", or in JSON."""
     try:
-        pairs = [part.split("=") for part in text.split(",") if text]
-        given = {name.strip(): json.loads(value.lower()) for name, value in pairs}
+        if text.startswith("{"):
+            given = json.loads(text)
+        else:
+            pairs = [part.split("=") for part in text.split(",") if text]
+            given = {name.strip(): json.loads(value.lower()) for name, value in pairs}
         settings({}, given)
     except ValueError as error:
         expected = "fields of GenerationConfig, such as num_beams=4,min_length=0"
@@ -176,6 +186,11 @@ def check_task(task: str, recipe: Recipe) -> None:
     """Raise a ConfigError for a task that there is not, or for what the recipe wants and the task has not."""
     if task not in TASKS:
         raise ConfigError(f"task: got {task!r}, expected one of {', '.join(TASKS)}")
-    for field in dict.fromkeys(option for each in TASKS.values() for option in each.kind.options):
-        if getattr(recipe, field) != getattr(Recipe(), field) and field not in TASKS[task].kind.options:
-            raise ConfigError(f"{field}: got {getattr(recipe, field)!r}, but {task} has no use for it; leave it out")
+    of_tasks = {option for each in TASKS.values() for option in each.kind.options}
+    useless = dict.fromkeys(sorted(of_tasks - set(TASKS[task].kind.options)), task)
+    useless |= dict.fromkeys(("batch_tokens", "max_length"), task) if task == "image" else {}
+    for train, fields in OF_ADAPTERS.items():
+        useless |= {} if recipe.train == train else dict.fromkeys(fields, f"train={recipe.train!r}")
+    for field, what in useless.items():
+        if getattr(recipe, field) != getattr(Recipe(), field):
+            raise ConfigError(f"{field}: got {getattr(recipe, field)!r}, but {what} has no use for it; leave it out")

@@ -66,7 +66,7 @@ class Choice:
             read = [self.tokenizer.cut(encoding, self.max_length) for encoding in encodings]
             lost = sum(len(encoding.ids) for encoding in encodings) - sum(len(one["input_ids"]) for one in read)
             longest = max(read, key=lambda one: len(one["input_ids"]))  # with which others it shares a batch
-            found.append(Example(place, longest, target, lost, extra=read))
+            found.append(Example(place, longest, target, lost, extra=read, texts=len(choices)))
         return found
 
     def collate(self, examples: Sequence[Example]) -> Batch:

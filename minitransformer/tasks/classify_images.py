@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from minitransformer.errors import DataError
-from minitransformer.images import ImageProcessor, names_of
+from minitransformer.errors import DataError, InputError
+from minitransformer.images import ImageProcessor, check_image, names_of
 from minitransformer.metrics import classification
 from minitransformer.model import Transformer
 from minitransformer.model.heads import SumAndCount
@@ -53,14 +53,13 @@ class ClassifyImages:
         return columns_row(given, "an image") if isinstance(given, dict) else Row(path=given, where="an image")
 
     def encode(self, rows: Sequence[Row], *, targets: bool = True) -> list[Example]:
-        """An example for each row; its target is the label's number. No image is opened yet."""
+        """An example for each row; its target is the label's number. To learn from, each image can be read."""
         found = []
         for place, (row, name) in enumerate(zip(rows, image_names(rows), strict=True)):
             target = None
             if targets:
                 target, name = label_number(self.numbers, row.name("label"), row.where), f"{row.where}: {name}"
-                if isinstance(row["path"], str | PathLike) and not Path(row["path"]).is_file():
-                    raise DataError(f"{name}: no such file")
+                check_file(row["path"], name)
             found.append(Example(place, {}, target, extra=(row["path"], name)))
         return found
 
@@ -97,6 +96,18 @@ class ClassifyImages:
     def score(self, answers: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
         """Accuracy, and what else `metrics.classification` knows."""
         return classification([a.label for a in answers], [row.name("label") for row in rows], self.labels)
+
+
+def check_file(image: Any, name: str) -> None:
+    """Raise a DataError for a file that is not there, or is no image or not all of one: before the work."""
+    if not isinstance(image, str | PathLike | bytes):
+        return
+    if not isinstance(image, bytes) and not Path(image).is_file():
+        raise DataError(f"{name}: no such file")
+    try:
+        check_image(image, name)
+    except InputError as error:
+        raise DataError(str(error)) from None
 
 
 def image_names(rows: Sequence[Row]) -> list[str]:

@@ -104,10 +104,9 @@ class Seq2Seq:
 
     def decode(self, model: Transformer, batch: Mapping[str, Tensor]) -> list[str]:
         """The text that the model writes for each source."""
-        config = self.writing(model)
-        ids = generate(model, batch["input_ids"], batch.get("attention_mask"), config=config).tolist()
-        target = self.tokenizer.target
-        return [target.decode(with_text(target, row), skip_special_tokens=True) for row in ids]
+        config, target = self.writing(model), self.tokenizer.target
+        ids = generate(model, batch["input_ids"], batch.get("attention_mask"), config=config, tokenizer=target)
+        return [target.decode(with_text(target, row), skip_special_tokens=True) for row in ids.tolist()]
 
     def writing(self, model: Transformer) -> GenerationConfig:
         """How to write: one text for each source, the same each time, as long as targets are.

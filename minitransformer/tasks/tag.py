@@ -74,7 +74,15 @@ def tag_set(rows: Sequence[Row]) -> tuple[str, ...]:
         )
     if len(found) > 1000 or max(map(len, found)) > 1000:
         raise DataError(f"{rows[0].where}: {len(found)} different tags in {len(rows)} rows; is this the right column?")
-    if not marks_entities(found):
+    strange = {tag for tag in found if not ENTITY_TAG.fullmatch(tag)}
+    begins = sorted(tag for tag in found if tag.startswith("B-"))
+    if strange and begins:  # of which a single one would make words of all entities
+        row, tag = next((row, tag) for row in rows for tag in tags_of(row) if tag in strange)
+        raise DataError(
+            f"{row.where}: the tag {tag!r} is neither O nor B-, I-, E- or S- and a type, as {begins[0]!r} is; correct "
+            f"it (of other schemes: I for M, E for L, S for U)"
+        )
+    if strange:
         return tuple(sorted(found))
     inside = found - {OUTSIDE}
     prefixes = [prefix for prefix in "BIES" if prefix in "BI" or prefix in {tag[0] for tag in inside}]

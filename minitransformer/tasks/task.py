@@ -88,10 +88,11 @@ class Example:
     lost: int = 0  # tokens that were cut off
     extra: Any = None  # what else the task keeps of it
     written: int = 0  # tokens that a decoder behind an encoder is to write
+    texts: int = 1  # side by side, none longer than `inputs`: the choices of a row
 
     def __len__(self) -> int:
         """How many tokens it has: examples of like length share a batch, which is padded to the longest."""
-        return len(self.inputs.get("input_ids", ())) + self.written
+        return len(self.inputs.get("input_ids", ())) * self.texts + self.written
 
 
 @dataclass(frozen=True, kw_only=True)

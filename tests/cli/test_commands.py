@@ -103,6 +103,15 @@ def test_predict_from_arguments_and_from_standard_input(classifier):
     assert [line.split()[0] for line in piped.stdout.splitlines()] == expected
 
 
+def test_answers_to_a_file_and_a_place_that_is_none(classifier, tmp_path):
+    assert run("predict", classifier, "good", "bad", "--out", tmp_path / "answers.jsonl").stdout == ""
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2
+    nowhere = tmp_path / "none" / "answers.jsonl"
+    done = run("predict", "/no/model/either", "good", "--out", nowhere)  # the place is looked at first
+    assert done.returncode == 74
+    assert done.stderr.startswith(f"minitransformer: {nowhere}: no place for a file")
+
+
 def test_finetune_and_then_predict(classifier, tmp_path):
     lines = "".join(f"{'good ' * n}\tplus\n{'bad ' * n}\tminus\n" for n in range(1, 11))
     (tmp_path / "rows.tsv").write_text("text\tlabel\n" + lines)

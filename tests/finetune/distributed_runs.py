@@ -21,7 +21,7 @@ def outcome(case, *, checkpoint=None, checkpoints=None, shard=False):
     fields = {"epochs": 1, "batch_size": 5, "learning_rate": 1e-2, "optimizer": "sgd", **fields, "save_every": 1}
     model, the_task, examples, recipe = begin(folder, rows, task, **fields, shard=shard)
     to_own_device(model.double(), recipe)
-    job = Job(task, SimpleNamespace(transformer=model), the_task, Splits([], rows, []), examples, recipe, Path())
+    job = Job(task, SimpleNamespace(transformer=model), the_task, Splits([], rows, []), examples, [], recipe, Path())
     keep = lambda *state: save_state(checkpoints, *state, keep=100)
     with recomputing(model, recipe):
         events = train(

@@ -7,6 +7,7 @@ import pytest
 import minitransformer as mt
 from minitransformer.errors import DataError, MiniTransformerError, NotFoundError
 from minitransformer.finetune.many.compare import compare, sparkline
+from minitransformer.finetune.rows import read_rows
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,18 @@ def test_other_rows_need_data(runs, table, small_bert, rows, tmp_path):
         mt.finetune(small_bert, "classify", rows[:40], out=tmp_path / name, steps=1)
     with pytest.raises(DataError, match="its rows were no files; give --data"):
         compare(tmp_path / "a", tmp_path / "b")
+
+
+def test_runs_whose_columns_have_other_names(small_bert, rows, tmp_path):
+    table = tmp_path / "rows.csv"
+    table.write_text("review,stars\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows[:40]))
+    columns = {"text": "review", "label": "stars"}
+    run = mt.finetune(small_bert, "classify", table, out=tmp_path / "a", steps=1, columns=columns)
+    assert compare(run.folder, run.folder).rows == 4
+    found = mt.evaluate(run.folder, read_rows(table, "classify", columns=columns)).metrics
+    assert found == mt.evaluate(run.folder, table).metrics
+    theirs = [{"review": row["text"], "stars": row["label"]} for row in rows[:40]]
+    assert found == mt.evaluate(run.folder, theirs).metrics
 
 
 def test_rows_that_have_changed_since(small_bert, tmp_path, table):

@@ -169,6 +169,13 @@ def test_memory_that_runs_out_while_judging_halves_the_parts(small_bert, rows, n
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+def test_no_memory_for_the_optimizer_is_an_error(small_bert, rows, monkeypatch):
+    model, task, examples, recipe = begin(small_bert, rows, epochs=1, batch_size=2)
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
+    with pytest.raises(MiniTransformerError, match="step 1: out of memory for what the optimizer keeps; try"):
+        list(train(model, task, examples, recipe))
+
+
 def test_no_memory_for_one_row_is_an_error(small_bert, rows):
     model, task, examples, recipe = begin(small_bert, rows, epochs=1, batch_size=2)
     little = LittleMemory(task)

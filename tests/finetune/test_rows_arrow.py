@@ -56,6 +56,35 @@ def test_parquet_with_answers_messages_and_paths_are_checked_too(tmp_path, pyarr
     assert read_rows(path, "dialogue") == [{"messages": [{"role": "user", "content": "Hi"}]}]
 
 
+def test_columns_in_columns(tmp_path, pyarrow):
+    """As data sets of translations are."""
+    path = tmp_path / "a.parquet"
+    rows = [{"translation": {"en": f"film {i}", "de": f"Film {i}"}, "id": i} for i in range(3)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    columns = {"source": "translation.en", "target": "translation.de"}
+    assert read_rows(path, "translate", columns=columns)[2] == {"source": "film 2", "target": "Film 2"}
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = read_rows(tmp_path / "a.jsonl", "translate", columns=columns)
+    assert again == read_rows(path, "translate", columns=columns)
+    for wrong in ("translation.fr", "id.de", "translation.de.x", "."):
+        with pytest.raises(DataError, match=r"row 1: no column .* among"):
+            read_rows(path, "translate", columns={**columns, "target": wrong})
+
+
+def test_images_in_a_table(tmp_path, pyarrow):
+    """As the library datasets writes them: the bytes of their files."""
+    image = pytest.importorskip("PIL.Image", reason="needs the extra image")
+    image.new("RGB", (4, 4), "red").save(tmp_path / "a.png")
+    data, path = (tmp_path / "a.png").read_bytes(), tmp_path / "a.parquet"
+    rows = [{"image": {"bytes": data, "path": "a.png"}, "label": "red"}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    assert read_rows(path, "image", columns={"path": "image"}) == [{"path": data, "label": "red"}]
+    for wrong in ({"bytes": None, "path": "a.png"}, 3, ["a.png"]):
+        (tmp_path / "a.jsonl").write_text(json.dumps({"path": wrong, "label": "red"}))
+        with pytest.raises(DataError, match="'path' is"):
+            read_rows(tmp_path / "a.jsonl", "image")
+
+
 @pytest.mark.parametrize("damage", ["cut", "no end", "noise", "empty", "not utf-8"])
 def test_a_damaged_parquet_file(tmp_path, pyarrow, damage):
     path = tmp_path / "a.parquet"

@@ -161,11 +161,30 @@ def test_questions_to_one_context_are_on_one_side():
 
 
 def test_numbers_and_lists_are_no_classes():
-    for labels in (["1.5", "2.5", "3.5", "1.0"], [1.5, 2.5, 3.5, 4.5], [["a"], ["b"], ["c"], ["d"]], [None] * 4):
+    for labels in ([1.5, 2.5, 3.5, 4.5], [["a"], ["b"], ["c"], ["d"]], [None] * 4):
         assert [len(part) for part in split_rows(of(labels), dev=1)] == [3, 1, 0]
     with pytest.raises(DataError, match="each class keeps a row"):
         split_rows(of("1234"), dev=1)
     assert [len(part) for part in split_rows(of("1234"), dev=1, stratify=None)] == [3, 1, 0]
+
+
+def test_stars_are_classes():
+    """As a table has them, "4.5" and " 4.5 ": finetune divides them by class, for the tasks that have classes."""
+    labels = ["5.0"] * 30 + ["4.5", " 4.5 "] * 5
+    train, dev, _ = split_rows(of(labels), dev=8)
+    assert Counter(row["label"].strip() for row in dev) == {"5.0": 6, "4.5": 2}
+    assert Counter(row["label"].strip() for row in train) == {"5.0": 24, "4.5": 8}
+
+
+def test_images_are_what_is_in_their_files(tmp_path):
+    for name, content in {"a.png": b"one", "b.png": b"one", "c.png": b"two"}.items():
+        (tmp_path / name).write_bytes(content)
+    first, same, other = ([Row(path=str(tmp_path / f"{name}.png"), label="x")] for name in "abc")
+    assert fingerprint(first) == fingerprint(same) != fingerprint(other)
+    rows = [Row(path=str(tmp_path / f"{'abab'[i % 4]}.png"), label="x") for i in range(4)] + other * 4
+    for seed in range(8):
+        train, dev, _ = split_rows(rows, dev=4, seed=seed)
+        assert {row["path"][-5] for row in train} & {row["path"][-5] for row in dev} == set()
 
 
 def test_a_column_of_another_name():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from minitransformer.errors import (
 )
 from minitransformer.finetune import loop
 from minitransformer.finetune.checkpoints import best, newest, save_state
+from minitransformer.finetune.data import weights_hash
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.run import resume
 from minitransformer.finetune.start import start, template
@@ -139,12 +141,52 @@ def test_a_language_model_that_reads_both_ways_is_refused(small_bert):
         {"class_weights": "auto"},
         {"max_target_length": 9},
         {"generation": "num_beams=2"},
+        {"lora_rank": 4},
+        {"lora_targets": "q", "train": "head"},
+        {"adapter_size": 4, "train": "lora"},
     ],
 )
 def test_what_would_be_ignored_is_refused(tmp_path, recipe):
     folder = write_model(tmp_path / "bert", "bert")
     with pytest.raises(ConfigError, match=next(iter(recipe))):
         mt.finetune(folder, "regress", rows_of("regress", folder), out=tmp_path / "run", dev=0, **QUICK | recipe)
+
+
+@pytest.mark.parametrize("recipe", [{"batch_tokens": 100}, {"max_length": 9}])
+def test_images_have_no_tokens(tmp_path, recipe):
+    folder = write_model(tmp_path / "vit", "vit")
+    with pytest.raises(ConfigError, match=f"{next(iter(recipe))}: got .*, but image has no use for it"):
+        mt.finetune(folder, "image", rows_of("image", tmp_path), out=tmp_path / "run", **QUICK | recipe)
+
+
+def test_test_rows_are_read_before_the_work(small_bert, rows, tmp_path):
+    """A row that cannot be used would else be found when all is done, and stop the run each time that it goes on."""
+    for wrong, said in (({"label": "so so"}, "unknown label 'so so'"), ({"text": " "}, "expected a text")):
+        test = [rows[0], Row({**rows[1], **wrong}, where="test.csv, line 3")]
+        with pytest.raises(DataError, match=f"test.csv, line 3: .*{said}"):
+            mt.finetune(small_bert, "classify", rows[:20], test=test, out=tmp_path / "run", steps=1)
+        assert not (tmp_path / "run").exists()
+
+
+def test_an_adapter_learns_more(small_bert, rows, tmp_path):
+    """Its head is its own: the same labels are no new ones."""
+    first = mt.finetune(small_bert, "classify", rows, out=tmp_path / "first", steps=2, train="lora")
+    again = mt.finetune(tmp_path / "first" / "adapter", "classify", rows, out=tmp_path / "again", steps=1, train="head")
+    assert again.model.labels == first.model.labels
+    before, after = (mt.load(run.folder).transformer.state_dict() for run in (first, again))
+    changed = {name for name, x in before.items() if not torch.allclose(x, after[name], atol=1e-6)}
+    assert changed
+    assert all(name.startswith(("head", "pooler")) for name in changed)
+    hashes = {weights_hash(folder) for folder in (small_bert, tmp_path / "first", tmp_path / "first" / "adapter")}
+    assert len(hashes) == 3
+
+
+def test_the_base_of_an_adapter_is_part_of_a_run(small_bert, rows, tmp_path):
+    shutil.copytree(small_bert, tmp_path / "base")
+    run = mt.finetune(tmp_path / "base", "classify", rows, out=tmp_path / "run", steps=1, train="lora")
+    before = weights_hash(run.folder / "adapter")
+    shutil.copy(run.folder / "model.safetensors", tmp_path / "base")
+    assert weights_hash(run.folder / "adapter") != before
 
 
 def test_class_weights_name_the_label_that_there_is_not(tmp_path):
@@ -181,6 +223,20 @@ def test_how_to_write_is_checked_before_the_work(tmp_path, generation, said):
     with pytest.raises((ConfigError, InputError), match=re.escape(said)):
         mt.finetune(folder, "translate", rows, out=tmp_path / "run", dev=0, **how, **QUICK)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("task", "more"), [("tag", {"stride": 2}), ("classify", {}), ("span", {"stride": 3})])
+def test_a_run_predicts_as_it_was_judged(tmp_path, task, more):
+    """As many tokens of a text, windows that share as many; but the next run begins afresh."""
+    folder = write_model(tmp_path / "bert", "bert")
+    rows = rows_of(task, folder)
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    mt.finetune(folder, task, rows, out=once, dev=4, max_length=20, **more, **QUICK)
+    found = mt.load(once).task()
+    assert [getattr(found, name) for name in ("max_length", *more)] == [20, *more.values()]
+    assert mt.load(once).task(task, max_length=9).max_length == 9
+    mt.finetune(once, task, rows, out=twice, dev=4, **QUICK)
+    assert mt.load(twice).task().max_length == mt.load(folder).task(task).max_length > 20
 
 
 def test_a_text_without_end_is_cut_for_a_model_without_a_limit(tmp_path):

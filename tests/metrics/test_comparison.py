@@ -43,5 +43,13 @@ def test_the_same_seed_gives_the_same_and_equals_are_equal():
         paired_bootstrap([1], [1, 2])
 
 
+def test_very_few_rows_say_little():
+    """A coin that falls three times on one side: p is 0.25, as the sign test has it."""
+    for count in (1, 2, 3, 4, 8):
+        p = stats.binomtest(count, count).pvalue
+        assert paired_bootstrap([1.0] * count, [0.0] * count)["p"] == pytest.approx(p)
+        assert paired_bootstrap([1.0] * count + [0.5] * 40, [0.0] * count + [0.5] * 40)["p"] >= p
+
+
 def test_errors_are_lower_the_better():
     assert {"loss", "perplexity", "mse", "mae"} == LOWER_IS_BETTER

@@ -1,6 +1,7 @@
 """Images: the loss of transformers, classes that are learned, mirrored copies, and files that are refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_images_of_every_kind(model, rows):
 
 
 def test_no_more_than_a_batch_is_read(model, rows):
-    """Encoding opens no image, and each batch only its own."""
+    """Encoding makes no pixels, and each batch only its own."""
     read = []
 
     def reader(images, names):
@@ -155,11 +156,32 @@ def test_a_broken_image_is_named_with_its_row(model, rows, tmp_path):
     task = ClassifyImages(model.image_processor, LABELS)
     (tmp_path / "text.png").write_text("no image")
     broken = Row(path=tmp_path / "text.png", label="left", where="a.csv, line 7")
-    examples = task.encode([rows[0], broken])
-    with pytest.raises(InputError, match=r"^a\.csv, line 7: .*text\.png: no image in one of the formats"):
-        task.collate(examples)
+    with pytest.raises(DataError, match=r"^a\.csv, line 7: .*text\.png: no image in one of the formats"):
+        task.encode([rows[0], broken])
     with pytest.raises(InputError, match=rf"^{tmp_path}/text\.png: no image in one of the formats"):
         predict(model.transformer, task, [broken], batch_size=1)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_an_image_that_is_cut_off_is_found_before_the_work(model, rows, tmp_path, kind):
+    task = ClassifyImages(model.image_processor, LABELS)
+    whole = tmp_path / f"whole.{kind}"
+    Image.fromarray(np.random.RandomState(0).randint(0, 255, (90, 90, 3)).astype(np.uint8)).save(whole)
+    task.encode([Row(path=str(whole), label="left")])
+    data = whole.read_bytes()
+    for given in (data[: len(data) // 2], b""):
+        (tmp_path / f"cut.{kind}").write_bytes(given)
+        for path in (str(tmp_path / f"cut.{kind}"), given):
+            with pytest.raises(DataError, match=r"a\.csv, line 8: .*(damaged or cut off|no image in one)"):
+                task.encode([rows[0], Row(path=path, label="left", where="a.csv, line 8")])
+
+
+def test_an_image_as_the_bytes_of_its_file(model, rows):
+    task = ClassifyImages(model.image_processor, LABELS)
+    paths = [row["path"] for row in rows[:4]]
+    read = [Row(path=Path(path).read_bytes(), label=row["label"]) for path, row in zip(paths, rows, strict=False)]
+    batch = task.collate(task.encode(read))
+    assert torch.equal(batch["pixel_values"], task.collate(task.encode(rows[:4]))["pixel_values"])
 
 
 @pytest.mark.parametrize(
@@ -183,7 +205,7 @@ def test_bad_rows(model, rows, row, message):
 def test_what_is_no_image(model):
     task = ClassifyImages(model.image_processor, LABELS)
     given = [task.row(pixels(0)), task.row(None)]
-    with pytest.raises(InputError, match="image 1: got a NoneType, expected a path, a Pillow image"):
+    with pytest.raises(InputError, match="image 1: got a NoneType, expected a path, bytes, a Pillow image"):
         predict(model.transformer, task, given, batch_size=4)
 
 

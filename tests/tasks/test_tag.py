@@ -249,6 +249,16 @@ def test_labels_are_the_same_for_each_split():
         Tag.kind.labels_of([Row(words=["a"] * 1001, tags=[str(i) for i in range(1001)])])
 
 
+@pytest.mark.parametrize("tag", ["0", "b-film", "M-film", "domain=en"])
+def test_one_strange_tag_among_those_of_entities(tag):
+    """It would make words of all entities, and accuracy of their F1."""
+    rows = [Row(words=["a", "b"], tags=["B-film", "O"]), Row(words=["c"], tags=[tag], where="a.conll, line 4")]
+    with pytest.raises(DataError, match=f"a.conll, line 4: the tag '{tag}' is neither O nor B-"):
+        Tag.kind.labels_of(rows)
+    rows[0]["tags"] = ["X-film", "N"]
+    assert Tag.kind.labels_of(rows) == tuple(sorted({"X-film", "N", tag}))
+
+
 def test_tags_that_mark_no_entities(folder):
     labels = ("ADJ", "NOUN", "VERB")
     model, task = model_and_task(folder("bert"), labels)

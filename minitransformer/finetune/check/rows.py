@@ -1,12 +1,12 @@
 """What is wrong with rows, or odd about them: labels, rows that repeat others, rows that cannot be encoded."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from minitransformer.errors import DataError, TokenizerError
 from minitransformer.finetune.check.report import PLACES, Finding
+from minitransformer.finetune.rows import content_hash
 from minitransformer.tasks import TASKS
 from minitransformer.tasks.task import Example, Row, Task
 
@@ -100,8 +100,8 @@ def missing(parts: Parts, counts: Counts, labels: Sequence[str]) -> list[Finding
 
 def repeated(task: str, parts: Parts) -> list[Finding]:
     """Rows that the model reads twice: within a split, in two splits, and with something else to learn."""
-    seen: dict[str, tuple[str, Row]] = {}  # input -> the split and the row where it stands first
-    contradicted: set[str] = set()
+    seen: dict[bytes, tuple[str, Row]] = {}  # input -> the split and the row where it stands first
+    contradicted: set[bytes] = set()
     found = []
     for name, rows in parts.items():
         for row in rows:
@@ -126,8 +126,8 @@ def _inputs(task: str, row: Row) -> list[str]:
     return [name for name in row if name in (*TASKS[task].kind.inputs, "pair", "head", "tail")]
 
 
-def _content(row: Row, columns: Iterable[str]) -> str:
-    return json.dumps({name: row.get(name) for name in columns}, sort_keys=True, default=repr)
+def _content(row: Row, columns: Iterable[str]) -> bytes:
+    return content_hash({name: row.get(name) for name in columns})
 
 
 def baseline(task: str, parts: Parts, counts: Counts) -> str:

@@ -48,7 +48,7 @@ def run_once(
     Raises a DataError where the folder holds a run of another recipe or over other data.
     """
     if (out / folder.METRICS).is_file():
-        check_same(out, recipe, facts)
+        check_done(out, recipe, facts)
         return metrics_of(out)
     gc.collect()  # what refers to itself in a circle, and holds the last model, would stay beside the next
     try:
@@ -71,7 +71,7 @@ def run_once(
         ) from None
 
 
-def check_same(out: Path, recipe: Recipe, facts: Mapping[str, Any]) -> None:
+def check_done(out: Path, recipe: Recipe, facts: Mapping[str, Any]) -> None:
     """Raise a DataError unless a run that was done before is of this recipe, over these data."""
     if recipe.learning_rate is None:  # the run has chosen one, by the model
         recipe = replace(recipe, learning_rate=folder.recipe_of(out).learning_rate)

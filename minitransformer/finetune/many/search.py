@@ -15,7 +15,7 @@ from minitransformer.finetune import folder
 from minitransformer.finetune.data import Source, Splits
 from minitransformer.finetune.distributed import joined, wait, world
 from minitransformer.finetune.job import Job, Scores
-from minitransformer.finetune.many.once import Experiment, best_place, check_same, refuse_other_folder, run_once
+from minitransformer.finetune.many.once import Experiment, best_place, check_done, refuse_other_folder, run_once
 from minitransformer.finetune.many.space import PAPERS, Range, Space, drawn, grid, make_space
 from minitransformer.finetune.optimizers import make_optimizer
 from minitransformer.finetune.recipe import Recipe
@@ -140,8 +140,8 @@ def check_with_model(experiment: Experiment, parts: Splits, space: Space, recipe
         model, complete = start(str(experiment.name), experiment.task, parts.labelled, replace(recipe, **values))
         task = make_task(experiment.task, model, complete, parts.train)
         make_optimizer(model.transformer, complete)
-        few = replace(parts, dev=parts.dev[:4])
-        rehearse(Job(experiment.task, model, task, few, task.encode(few.dev), complete, out))
+        few = replace(parts, dev=parts.dev[:4], test=parts.test[:4])
+        rehearse(Job(experiment.task, model, task, few, task.encode(few.dev), task.encode(few.test), complete, out))
 
 
 def attempt(
@@ -156,7 +156,7 @@ def attempt(
     """One trial: a run, unless it is there already."""
     failed = out / FAILED
     if failed.is_file():
-        check_same(out, recipe, facts)
+        check_done(out, recipe, facts)
         return Trial(out, values, {}, None, str(read_json(failed).get("error")))
     try:
         metrics = run_once(experiment, facts, recipe, out, watch)

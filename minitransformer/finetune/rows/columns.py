@@ -9,6 +9,16 @@ from minitransformer.errors import DataError
 from minitransformer.storage.files import listed, quote
 from minitransformer.tasks import TASKS, Row
 
+ABSENT = object()
+
+
+def value_of(record: Mapping[str, Any], name: str) -> Any:
+    """The value of a column, or ABSENT; of "translation.de", that of "de" in the column "translation"."""
+    if name in record:
+        return record[name]
+    outer, _, inner = name.partition(".")
+    return value_of(record[outer], inner) if inner and isinstance(record.get(outer), Mapping) else ABSENT
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -24,16 +34,18 @@ class Wanted:
         """The wanted columns of a record, under our names."""
         row = Row(where=where)
         for ours, name in self.names.items():
-            if name in record and (ours in self.needed or record[name] is not None):
-                row[ours] = record[name]
+            value = value_of(record, name)
+            if value is not ABSENT and (ours in self.needed or value is not None):
+                row[ours] = value
             elif ours in self.needed:
                 raise DataError(f"{where}: {self._missing(ours, record)}")
         return row
 
     def among(self, there: Sequence[str]) -> list[str]:
         """The columns to read of those that are there; where a needed one is missing all, for the message about it."""
-        if all(self.names[ours] in there for ours in self.needed):
-            return [name for name in there if name in self.names.values()]
+        outer = {name if name in there else name.partition(".")[0] for name in self.names.values()}
+        if all(self.names[ours] in there or self.names[ours].partition(".")[0] in there for ours in self.needed):
+            return [name for name in there if name in outer]
         return list(there)
 
     def _missing(self, ours: str, record: Iterable[str]) -> str:

@@ -100,7 +100,7 @@ def _shaped(records: Records, wanted: Wanted, folder: Path) -> Iterator[Row]:
         if "messages" in row:
             dialogues.shape_messages(row)
         if "path" in row:
-            images.check_path(row, folder)
+            images.shape_image(row, folder)
         yield row
 
 

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import random
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +14,6 @@ from minitransformer.errors import DataError
 from minitransformer.tasks import Row
 
 Group = list[int]  # the places of rows that belong together: on one side, whichever that is
-NO_CLASS = re.compile(r"[+-]?(\d+\.\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)  # 3.5 is a value, not the name of a class
 
 
 def split_rows(
@@ -58,10 +58,10 @@ def _size(name: str, part: float, total: int) -> int:
 def _strata(rows: Sequence[Row], stratify: str | None) -> list[list[Group]]:
     """The groups of each class; of all rows together where they have no classes."""
     classes = [row.get(stratify) for row in rows] if stratify else [None]
-    if not all(isinstance(name, str | int) and not NO_CLASS.fullmatch(str(name)) for name in classes):
-        return [_groups((_context(row) or _content(row), place) for place, row in enumerate(rows))]
-    of_class = _groups((name, place) for place, name in enumerate(classes))
-    return [_groups((_content(rows[place]), place) for place in places) for places in of_class]
+    if not all(isinstance(name, str | int) for name in classes):
+        return [_groups((_context(row) or content_hash(row), place) for place, row in enumerate(rows))]
+    of_class = _groups((str(name).strip(), place) for place, name in enumerate(classes))
+    return [_groups((content_hash(rows[place]), place) for place in places) for places in of_class]
 
 
 def _context(row: Row) -> str:
@@ -123,18 +123,23 @@ def fingerprint(rows: Iterable[Row]) -> str:
     """A hash of the rows' content, in their order: the same rows, the same hash."""
     whole = hashlib.sha256()
     for row in rows:
-        whole.update(_content(row))
+        whole.update(content_hash(row))
     return whole.hexdigest()
 
 
-def _content(row: Row) -> bytes:
-    """A hash of one row's content, whatever the order of its columns."""
+def content_hash(row: Mapping[str, Any]) -> bytes:
+    """A hash of one row's content, whatever the order of its columns; of a file, an image, by its bytes."""
+    path = row.get("path")
+    if isinstance(path, str | PathLike) and Path(path).is_file():
+        row = {**row, "path": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
     text = json.dumps(row, sort_keys=True, default=_told)
     return hashlib.sha256(text.encode()).digest()
 
 
 def _told(value: Any) -> Any:
     """What JSON cannot hold: an image in memory by its bytes, all else as text."""
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
     if isinstance(value, Tensor):
         value = value.cpu().numpy()
     if not hasattr(value, "tobytes"):
