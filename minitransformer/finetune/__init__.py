@@ -47,9 +47,12 @@ def finetune(
     from minitransformer.errors import ConfigError
     from minitransformer.finetune.recipe import from_json
     from minitransformer.finetune.run import run
+    from minitransformer.finetune.start import check_recipe
 
     if recipe is not None and fields:
         raise ConfigError(f"recipe: got one, and {', '.join(fields)} besides; give one or the other")
+    recipe = recipe or from_json(fields)
+    check_recipe(task, recipe)
     return run(
         name,
         task,
@@ -58,7 +61,7 @@ def finetune(
         dev=dev,
         test=test,
         columns=columns,
-        recipe=recipe or from_json(fields),
+        recipe=recipe,
         resume=resume,
         watch=watch,
     )

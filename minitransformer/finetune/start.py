@@ -183,14 +183,25 @@ def class_weights(name: str, model: Pretrained, training: Sequence[Row], recipe:
 
 
 def check_task(task: str, recipe: Recipe) -> None:
-    """Raise a ConfigError for a task that there is not, or for what the recipe wants and the task has not."""
+    """Raise a ConfigError for a task that there is not, or for what the recipe says and the task has no use for."""
     if task not in TASKS:
         raise ConfigError(f"task: got {task!r}, expected one of {', '.join(TASKS)}")
     of_tasks = {option for each in TASKS.values() for option in each.kind.options}
     useless = dict.fromkeys(sorted(of_tasks - set(TASKS[task].kind.options)), task)
     useless |= dict.fromkeys(("batch_tokens", "max_length"), task) if task == "image" else {}
+    refuse_useless(recipe, useless)
+
+
+def check_recipe(task: str, recipe: Recipe) -> None:
+    """The same; and for what it says of an adapter where none trains. (A search may say it of some of its runs.)"""
+    check_task(task, recipe)
     for train, fields in OF_ADAPTERS.items():
-        useless |= {} if recipe.train == train else dict.fromkeys(fields, f"train={recipe.train!r}")
+        if recipe.train != train:
+            refuse_useless(recipe, dict.fromkeys(fields, f"train={recipe.train!r}"))
+
+
+def refuse_useless(recipe: Recipe, useless: Mapping[str, str]) -> None:
+    """Raise a ConfigError for a field that the recipe gives, and that is nothing to what it stands beside here."""
     for field, what in useless.items():
         if getattr(recipe, field) != getattr(Recipe(), field):
             raise ConfigError(f"{field}: got {getattr(recipe, field)!r}, but {what} has no use for it; leave it out")

@@ -1,5 +1,8 @@
 """The loop: a pure function of weights, rows, recipe and step; beside a plain loop over transformers' model; faults."""
 
+import functools
+import math
+
 import pytest
 import torch
 import transformers
@@ -200,6 +203,19 @@ def test_bfloat16_learns_as_well(small_bert, rows):
     assert losses[:5] == pytest.approx(exact[:5], rel=0.05)
     assert losses[:5] != exact[:5]
     assert losses[-1] < 0.3
+
+
+def test_float16_leaves_out_steps_whose_gradient_overflows(small_bert, rows, monkeypatch):
+    high = functools.partial(torch.amp.GradScaler, init_scale=2.0**26)
+    monkeypatch.setattr(torch.amp, "GradScaler", high)
+    model, task, examples, recipe = begin(small_bert, rows, epochs=2, batch_size=10, dtype="float16")
+    before, finite = weights(model), []
+    for event in train(model, task, examples, recipe):
+        finite.append(math.isfinite(event["gradient_norm"]))
+        assert same(weights(model), before) != any(finite)  # nothing is learned until the scale has come down
+        assert math.isfinite(event["loss"])
+    assert not finite[0]
+    assert sum(finite) > 5
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_is_named(small_bert, rows):

@@ -29,7 +29,7 @@ from minitransformer.finetune.check.rows import (
 from minitransformer.finetune.data import Source, splits
 from minitransformer.finetune.forward import to_own_device
 from minitransformer.finetune.recipe import Recipe
-from minitransformer.finetune.start import check_task, make_task, start
+from minitransformer.finetune.start import check_recipe, make_task, start
 from minitransformer.pretrained import Pretrained
 from minitransformer.tasks.task import Row
 
@@ -51,7 +51,7 @@ def inspect_rows(
     A row that a run would refuse is counted and named, with all others of its kind. A DataError is raised only for
     what makes reading impossible, such as a missing column.
     """
-    check_task(task, recipe or Recipe())
+    check_recipe(task, recipe or Recipe())
     recipe = recipe or Recipe()
     given = splits(task, rows, dev=dev, test=test, columns=columns, seed=recipe.seed)
     sources = {"train": rows, "dev": dev, "test": test}

@@ -20,7 +20,7 @@ from minitransformer.finetune.loop import gradient
 from minitransformer.finetune.optimizers import make_optimizer
 from minitransformer.finetune.plan import Plan
 from minitransformer.finetune.recipe import Recipe
-from minitransformer.finetune.start import check_task, make_task, start
+from minitransformer.finetune.start import check_recipe, make_task, start
 from minitransformer.model import Transformer
 from minitransformer.tasks.task import Example, Task
 
@@ -49,7 +49,7 @@ def find_rate(
     recipe: Recipe | None = None,
 ) -> RateTest:
     """The range test of a model that is loaded for it, on all of these rows; nothing is written."""
-    check_task(task, recipe or Recipe())
+    check_recipe(task, recipe or Recipe())
     training = rows_of(rows, task, columns)
     model, complete = start(str(name), task, training, recipe or Recipe())
     to_own_device(model.transformer, complete)

@@ -17,7 +17,7 @@ from minitransformer.finetune.report import source_name
 from minitransformer.finetune.report.card import means, model_card, table
 from minitransformer.finetune.run import Watch
 from minitransformer.finetune.scores import metric_of
-from minitransformer.finetune.start import check_task
+from minitransformer.finetune.start import check_recipe
 from minitransformer.storage.files import write_json
 from minitransformer.tasks import TASKS
 
@@ -68,7 +68,7 @@ def run_seeds(
     interrupted goes on: call it again in the same way. Writes metrics.json and README.md, of all runs together.
     `watch` is called with each event of the loops, and with one called "run" before each run.
     """
-    check_task(task, recipe)
+    check_recipe(task, recipe)
     if seeds < 1:
         raise ConfigError(f"seeds: got {seeds}, expected 1 or more")
     out = Path(out)
