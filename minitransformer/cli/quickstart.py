@@ -1,4 +1,4 @@
-"""`minitransformer quickstart`: the whole main job on a real pretrained model, in under four minutes.
+"""`minitransformer quickstart`: the whole main job on a real pretrained model, in four minutes.
 
 Load and report, prove parity, fine-tune, score, save, reload, let transformers read the result, predict, look inside.
 """
