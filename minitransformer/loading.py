@@ -1,6 +1,7 @@
 """From a name to a model: config, weights, tokenizer, and what else stands beside them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -18,7 +19,9 @@ from minitransformer.storage import read_json, resolve
 from minitransformer.tasks.labels import label_fields
 from minitransformer.tasks.sentence_folder import SentenceFolder, lower_case, read_sentence_folder
 from minitransformer.text import Tokenizer, load_tokenizer
+from minitransformer.text.settings import chat_template
 
+OF_RUNS = {f"finetuning_{name}" for name in ("task", "max_length", "stride")} | {"prefix", "answers_may_be_empty"}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -111,6 +114,16 @@ def _with_adapter(folder: Path, head: str | None, config: Mapping[str, Any], res
     replaced = load_adapter(model.transformer, family, folder)
     fresh = {name: why for name, why in model.report.fresh.items() if name not in replaced}
     model.report = replace(model.report, fresh=fresh, notes=(*model.report.notes, f"adapter and head from {folder}"))
+    if own:  # as a run writes it; what the run of the base has kept is not the adapter's
+        for name in OF_RUNS - own.keys():
+            model.raw_config.pop(name, None)
+    if (folder / GENERATION).exists():
+        model.generation_config = read_json(folder / GENERATION)
+    said = folder / "tokenizer_config.json"
+    template = chat_template(folder, read_json(said) if said.exists() else {})
+    if template is not None:
+        with suppress(TokenizerError):  # a base without a tokenizer
+            model.tokenizer.chat_template = template
     return model
 
 

@@ -25,7 +25,9 @@ def command(
     import minitransformer
 
     found = minitransformer.evaluate(name, data, task, columns=columns, batch_size=batch_size)
-    typer.echo(json_format.dumps(as_data(found, worst), ensure_ascii=False) if json else as_report(found, worst))
+    typer.echo(
+        json_format.dumps(as_data(found, worst), ensure_ascii=False, default=shown) if json else as_report(found, worst)
+    )
 
 
 def as_data(found: "Evaluation", worst: int) -> dict[str, Any]:
@@ -38,6 +40,11 @@ def as_data(found: "Evaluation", worst: int) -> dict[str, Any]:
         "confusion": None if matrix is None else {"labels": matrix[1], "counts": matrix[0]},
         "worst": [{"where": row.where, "row": row, "answer": asdict(answer)} for row, answer in found.worst(worst)],
     }
+
+
+def shown(value: Any) -> str:
+    """What JSON cannot hold, an image in memory: what it is."""
+    return f"{len(value)} bytes" if isinstance(value, bytes) else type(value).__name__
 
 
 def as_report(found: "Evaluation", worst: int) -> str:

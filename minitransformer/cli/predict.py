@@ -40,6 +40,8 @@ def command(
         raise typer.BadParameter("nothing to answer; give texts or image files, --data FILE, or pipe one a line")
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise StorageError(f"{out}: no place for a file; give one in a folder that is there")  # before the work
+    if out is not None and data is not None and out.exists() and Path(data).exists() and out.samefile(data):
+        raise typer.BadParameter(f"--out {out} would replace the rows of --data; give another file")
     refuse_unfinished(Path(name))
     model = load(name)
     to_own_device(model.transformer, Recipe())

@@ -12,6 +12,7 @@ from typing import Any
 from minitransformer.checkpoint import adapter_base, is_adapter
 from minitransformer.errors import DataError
 from minitransformer.finetune.rows import fingerprint, read_rows, split_rows
+from minitransformer.finetune.rows.columns import ABSENT, value_of
 from minitransformer.finetune.rows.documents import cut_document
 from minitransformer.storage import resolve
 from minitransformer.tasks import TASKS
@@ -84,10 +85,11 @@ def rows_of(source: Any, task: str, columns: Mapping[str, str] | None, *, target
 
 def renamed(row: Row, columns: Mapping[str, str]) -> Row:
     """A row under our columns' names."""
-    missing = [theirs for theirs in columns.values() if theirs not in row]
+    found = {ours: value_of(row, theirs) for ours, theirs in columns.items()}
+    missing = [columns[ours] for ours, value in found.items() if value is ABSENT]
     if missing:
         raise DataError(f"{row.where}: no column {missing[0]!r} among {', '.join(map(str, row))}")
-    return Row({**row, **{ours: row[theirs] for ours, theirs in columns.items()}}, where=row.where)
+    return Row({**row, **found}, where=row.where)
 
 
 def facts_of(name: str | PathLike[str], task: str, parts: Splits) -> dict[str, Any]:

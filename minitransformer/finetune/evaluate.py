@@ -15,9 +15,18 @@ from minitransformer.finetune.job import judge
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.start import make_task
 from minitransformer.loading import load
-from minitransformer.metrics import LOWER_IS_BETTER, bleu_signature, confusion_matrix, goodness, per_class, per_type
+from minitransformer.metrics import (
+    LOWER_IS_BETTER,
+    bleu_signature,
+    confusion_matrix,
+    goodness,
+    per_class,
+    per_label,
+    per_type,
+)
 from minitransformer.pretrained import Pretrained
 from minitransformer.tasks import Prediction
+from minitransformer.tasks.multilabel import Multilabel, names_of
 from minitransformer.tasks.tag import Tag
 from minitransformer.tasks.task import Row, Task
 
@@ -57,6 +66,8 @@ class Evaluation:
         labels = getattr(self.task, "labels", ())
         if isinstance(self.answers[0], Prediction):
             return per_class([a.label for a in self.answers], [row.name("label") for row in self.rows], labels)
+        if isinstance(self.task, Multilabel):
+            return per_label([answer.labels for answer in self.answers], [names_of(row) for row in self.rows], labels)
         return {}
 
     def signature(self) -> str:

@@ -139,7 +139,9 @@ def rehearse(job: Job) -> None:
     for field in ("metric", "patience"):
         if not job.parts.dev and getattr(job.recipe, field) is not None:
             raise ConfigError(f"{field}: got {getattr(job.recipe, field)!r}, but there are no dev rows to judge by")
-    for rows, examples in ((job.parts.dev[:4], job.dev), (job.parts.test[:4], job.test)):
-        if rows:
-            _, found = judge_job(job, rows, [example for example in examples if example.row < len(rows)])
-            score_of(found, metric_of(job.recipe, job.task))
+    judged = [(rows, examples) for rows, examples in ((job.parts.dev, job.dev), (job.parts.test, job.test)) if rows]
+    train = job.parts.train[:4]
+    for rows, examples in judged or [(train, job.task.encode(train))]:  # by which the saved folder is judged
+        few = rows[:4]
+        _, found = judge_job(job, few, [example for example in examples if example.row < len(few)])
+        score_of(found, metric_of(job.recipe, job.task))

@@ -16,7 +16,7 @@ from minitransformer.finetune.randomness import seeded
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.finetune.what_trains import prepare
 from minitransformer.generation import GenerationConfig
-from minitransformer.generation.settings import settings
+from minitransformer.generation.settings import SAMPLING, settings
 from minitransformer.loading import load, read_raw_config
 from minitransformer.pretrained import Pretrained
 from minitransformer.storage import read_json, resolve
@@ -26,6 +26,8 @@ from minitransformer.tasks.labels import label_names
 from minitransformer.tasks.task import Criterion, Row, Task, label_number
 
 MOST_OF_A_TEMPLATE = 1 << 20  # bytes
+SETTLED = SAMPLING | {"do_sample", "num_return_sequences", "max_length", "max_new_tokens"}
+SETTLED |= {"eos_token_id", "pad_token_id", "stop_strings", "use_cache"}
 OF_ADAPTERS = {"lora": ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets"), "adapter": ("adapter_size",)}
 
 
@@ -50,6 +52,8 @@ def start(name: str, task: str, labelled: Sequence[Row], recipe: Recipe) -> tupl
         if recipe.chat_template is not None:
             recipe = replace(recipe, chat_template=template(recipe.chat_template))
             model.tokenizer.chat_template = recipe.chat_template  # it is saved with the model
+        if model.raw_config.get("finetuning_task") not in (None, task):
+            model.raw_config.pop("prefix", None)  # that of another task
         model.raw_config["finetuning_task"] = task  # a head alone does not always say which
         if recipe.prefix:
             model.raw_config["prefix"] = recipe.prefix  # so that whoever loads the model puts it there, too
@@ -122,11 +126,15 @@ def generation_fields(text: str) -> dict[str, Any]:
             pairs = [part.split("=") for part in text.split(",") if text]
             given = {name.strip(): json.loads(value.lower()) for name, value in pairs}
         settings({}, given)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         expected = "fields of GenerationConfig, such as num_beams=4,min_length=0"
-        raise ConfigError(f"generation: got {text!r}, expected {expected}; {error}") from None
-    if given.keys() & {"max_length", "max_new_tokens"}:
-        raise ConfigError(f"generation: got {text!r}; give max_target_length, which cuts what is learned, too")
+        raise ConfigError(f"generation: got {text!r:.200}, expected {expected}; {error}") from None
+    settled = sorted(given.keys() & SETTLED)
+    if settled:
+        raise ConfigError(
+            f"generation: got {settled[0]}, but a run writes one text for each source, the same each time, up to the "
+            f"tokenizer's end token or max_target_length; leave it out"
+        )
     return given
 
 

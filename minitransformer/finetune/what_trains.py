@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from minitransformer.errors import ConfigError
 from minitransformer.finetune.recipe import Recipe
 from minitransformer.model import Transformer
-from minitransformer.model.adapters import add_adapters, add_lora, names_beside
+from minitransformer.model.adapters import adapted_layers, add_adapters, add_lora, names_beside
 from minitransformer.model.initialise import redraw
 from minitransformer.model.stack import Stack
 from minitransformer.modules.adapters import AdapterLinear, LoRALinear
@@ -23,6 +23,13 @@ TOKENS = ("embed.class_token", "embed.distillation_token")  # vectors, but each 
 
 def prepare(model: Transformer, recipe: Recipe) -> None:
     """Make the model what the recipe trains: new first values, adapters, and all that does not train frozen."""
+    there = {type(layer) for _, layer in adapted_layers(model)}
+    mixed = AdapterLinear in there and recipe.train not in ("head", "adapter")
+    if mixed or (LoRALinear in there and recipe.train == "adapter"):
+        raise ConfigError(
+            f"train: got {recipe.train!r}, but the model has an adapter of another kind, and no folder holds both; "
+            f"begin with its base, or train='head'"
+        )
     if recipe.reinitialise_top:
         reinitialise_top(model, recipe.reinitialise_top)
     if recipe.train == "lora":

@@ -4,7 +4,7 @@ Classes, numbers and spans need no library; entities (seqeval) and texts (sacreb
 All are shares from 0 to 1, correlations or errors, but for BLEU and chrF, which go from 0 to 100 as everywhere.
 """
 
-from minitransformer.metrics.classes import classification, confusion_matrix, multilabel, per_class
+from minitransformer.metrics.classes import classification, confusion_matrix, multilabel, per_class, per_label
 from minitransformer.metrics.comparison import LOWER_IS_BETTER, goodness, paired_bootstrap
 from minitransformer.metrics.entities import entities, per_type
 from minitransformer.metrics.numbers import perplexity, regression
@@ -24,6 +24,7 @@ __all__ = [
     "normalised",
     "paired_bootstrap",
     "per_class",
+    "per_label",
     "per_type",
     "perplexity",
     "regression",

@@ -72,16 +72,31 @@ def multilabel(
     Micro: of all pairs of a row and a label together. Macro: the mean of the labels that occur among the right or the
     predicted ones. subset_accuracy is the share of rows whose whole set is right. 0/0 counts 0.
     """
-    check_rows(predicted, right)
-    pairs = [(set(p), set(r)) for p, r in zip(predicted, right, strict=True)]
-    hits = Counter(label for p, r in pairs for label in p & r)
-    found, wanted = Counter(label for p, _ in pairs for label in p), Counter(label for _, r in pairs for label in r)
-    occurring = {*found, *wanted}
-    check_labels(occurring, labels)
+    pairs, (hits, found, wanted) = set_counts(predicted, right, labels)
     micro = ratios(hits.total(), found.total(), wanted.total())
-    each = [ratios(hits[label], found[label], wanted[label]) for label in occurring]
+    each = [ratios(hits[label], found[label], wanted[label]) for label in {*found, *wanted}]
     return {
         "subset_accuracy": sum(p == r for p, r in pairs) / len(pairs),
         **{f"{name}_micro": micro[name] for name in SCORES},
         **{f"{name}_macro": sum(scores[name] for scores in each) / max(1, len(each)) for name in SCORES},
     }
+
+
+def per_label(
+    predicted: Sequence[Collection[str]], right: Sequence[Collection[str]], labels: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Of answers that are sets of labels: each label's precision, recall and F1, and how many rows have it."""
+    _, (hits, found, wanted) = set_counts(predicted, right, labels)
+    return {label: {**ratios(hits[label], found[label], wanted[label]), "rows": wanted[label]} for label in labels}
+
+
+def set_counts(
+    predicted: Sequence[Collection[str]], right: Sequence[Collection[str]], labels: Sequence[str]
+) -> tuple[list[tuple[set[str], set[str]]], tuple[Counter[str], Counter[str], Counter[str]]]:
+    """Both as sets, row by row; and how often each label is a hit, is found, and is to be found."""
+    check_rows(predicted, right)
+    pairs = [(set(p), set(r)) for p, r in zip(predicted, right, strict=True)]
+    hits = Counter(label for p, r in pairs for label in p & r)
+    found, wanted = Counter(label for p, _ in pairs for label in p), Counter(label for _, r in pairs for label in r)
+    check_labels({*found, *wanted}, labels)
+    return pairs, (hits, found, wanted)

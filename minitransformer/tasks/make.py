@@ -72,8 +72,8 @@ def task_of_head(
 ) -> str:
     """The name of the task that a model's head is made for. An InputError where there is none."""
     found, trained = usual_task(config, raw, tokenizer, labels), raw.get("finetuning_task")
-    if trained in TASKS and alike(TASKS[trained].kind, TASKS[found].kind):
-        return str(trained)
+    if isinstance(trained, str) and trained in TASKS and alike(TASKS[trained].kind, TASKS[found].kind):
+        return trained
     return found
 
 

@@ -117,11 +117,17 @@ class Seq2Seq:
         positions = embed.max_length if isinstance(embed, TokenEmbeddingConfig) else None
         room = self.max_target_length if positions is None else positions - 1  # the first is the start token's
         padding = self.tokenizer.target.pad_token_id
+        start = self.generation.decoder_start_token_id
+        plain = GenerationConfig()
+        search = self.generation if self.generation.num_beams > 1 else plain
         never = {*(self.generation.suppress_tokens or ()), *(() if padding in (None, self.end) else (padding,))}
         return replace(
             self.generation,
             do_sample=False,
+            **{name: getattr(plain, name) for name in ("temperature", "top_k", "top_p", "min_p", "stop_strings")},
+            **{name: getattr(search, name) for name in ("early_stopping", "length_penalty")},
             num_return_sequences=1,
+            decoder_start_token_id=model.config.decoder_start_id if start is None else start,
             max_length=None,
             max_new_tokens=min(room, self.max_target_length),
             eos_token_id=(self.end,),

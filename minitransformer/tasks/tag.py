@@ -75,12 +75,12 @@ def tag_set(rows: Sequence[Row]) -> tuple[str, ...]:
     if len(found) > 1000 or max(map(len, found)) > 1000:
         raise DataError(f"{rows[0].where}: {len(found)} different tags in {len(rows)} rows; is this the right column?")
     strange = {tag for tag in found if not ENTITY_TAG.fullmatch(tag)}
-    begins = sorted(tag for tag in found if tag.startswith("B-"))
-    if strange and begins:  # of which a single one would make words of all entities
+    of_entities = all(ENTITY_TAG.fullmatch(tag.strip().upper()) for tag in found)
+    if strange and (of_entities or any(tag.startswith("B-") for tag in found)):  # one would make words of all entities
         row, tag = next((row, tag) for row in rows for tag in tags_of(row) if tag in strange)
         raise DataError(
-            f"{row.where}: the tag {tag!r} is neither O nor B-, I-, E- or S- and a type, as {begins[0]!r} is; correct "
-            f"it (of other schemes: I for M, E for L, S for U)"
+            f"{row.where}: the tag {tag!r} is neither O nor B-, I-, E- or S- and a type, as those of entities are; "
+            f"correct it (of other schemes: I for M, E for L, S for U)"
         )
     if strange:
         return tuple(sorted(found))

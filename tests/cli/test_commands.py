@@ -112,6 +112,13 @@ def test_answers_to_a_file_and_a_place_that_is_none(classifier, tmp_path):
     assert done.stderr.startswith(f"minitransformer: {nowhere}: no place for a file")
 
 
+def test_answers_do_not_replace_the_rows(classifier, tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text\ngood\n")
+    assert run("predict", classifier, "--data", rows, "--out", rows).returncode == 2
+    assert rows.read_text() == "text\ngood\n"
+
+
 def test_finetune_and_then_predict(classifier, tmp_path):
     lines = "".join(f"{'good ' * n}\tplus\n{'bad ' * n}\tminus\n" for n in range(1, 11))
     (tmp_path / "rows.tsv").write_text("text\tlabel\n" + lines)

@@ -70,6 +70,18 @@ def test_entities(run_of):
     assert ["precision", "recall", "f1", "entities"] in map(str.split, evaluate(folder, "--data", file).splitlines())
 
 
+def test_several_labels_at_once(run_of):
+    folder, file, rows = run_of("multilabel")
+    found = json.loads(evaluate(folder, "--data", file, "--json"))
+    answers = [answer.labels for answer in mt.load(folder).predict([row["text"] for row in rows])]
+    binary = lambda sets: [[label in one for label in "abc"] for one in sets]
+    scores = sklearn.metrics.precision_recall_fscore_support(
+        binary(row["labels"] for row in rows), binary(answers), zero_division=0
+    )
+    for i, label in enumerate("abc"):
+        assert list(found["per_label"][label].values()) == pytest.approx([values[i] for values in scores])
+
+
 @pytest.mark.parametrize(
     ("task", "told"), [("translate", "nrefs:1|case:mixed|"), ("regress", "pearson "), ("span", "")]
 )

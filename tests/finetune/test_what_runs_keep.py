@@ -181,6 +181,51 @@ def test_an_adapter_learns_more(small_bert, rows, tmp_path):
     assert len(hashes) == 3
 
 
+@pytest.mark.parametrize("train", ["lora", "adapter"])
+def test_an_adapter_writes_as_its_run_does(tmp_path, train):
+    """Marian's base writes 19 tokens with two beams; a run decides for itself, and its adapter's folder says so."""
+    folder, rows = write_model(tmp_path / "marian", "marian"), rows_of("translate", tmp_path)
+    how = {"max_target_length": 5, "generation": "num_beams=3", "max_length": 20}
+    run = mt.finetune(folder, "translate", rows, out=tmp_path / "run", dev=4, train=train, **how, **QUICK)
+    place = run.folder / "adapter" if train == "lora" else run.folder
+    task = mt.load(place).task()
+    assert (task.max_target_length, task.generation.num_beams, task.max_length) == (5, 3, 20)
+    texts = [row["source"] for row in rows[:6]]
+    assert mt.load(place).predict(texts) == run.model.predict(texts)
+
+
+def test_an_adapter_keeps_its_chat_template_and_not_its_bases_length(tmp_path):
+    folder, rows = write_model(tmp_path / "gpt2", "gpt2"), rows_of("dialogue", tmp_path)
+    first = mt.finetune(folder, "dialogue", rows, out=tmp_path / "first", dev=0, max_length=12, **QUICK)
+    template = "{% for m in messages %}{{ m['role'] + '>' + m['content'] }}{% endfor %}" + (
+        "{% if add_generation_prompt %}{{ 'assistant>' }}{% endif %}"
+    )
+    how = {"train": "adapter", "chat_template": template}
+    second = mt.finetune(first.folder, "dialogue", rows, out=tmp_path / "second", dev=0, **how, **QUICK)
+    again = mt.load(second.folder)
+    assert again.tokenizer.chat_template == template
+    assert again.task().max_length == mt.load(folder).task("dialogue").max_length > 12
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [("adapter", "all"), ("adapter", "bias"), ("adapter", "lora"), ("lora", "adapter")]
+)
+def test_what_no_folder_can_hold_is_refused_before_the_work(small_bert, rows, tmp_path, first, then):
+    run = mt.finetune(small_bert, "classify", rows, out=tmp_path / "first", steps=1, train=first)
+    place = run.folder / "adapter" if first == "lora" else run.folder
+    with pytest.raises(ConfigError, match="an adapter of another kind"):
+        mt.finetune(place, "classify", rows, out=tmp_path / "then", steps=1, train=then)
+    assert not (tmp_path / "then").exists()
+
+
+def test_a_prefix_is_for_its_task(tmp_path):
+    folder, rows = write_model(tmp_path / "t5", "t5"), rows_of("translate", tmp_path)
+    mt.finetune(folder, "translate", rows, out=tmp_path / "one", dev=0, prefix="say: ", **QUICK)
+    mt.finetune(tmp_path / "one", "translate", rows, out=tmp_path / "two", dev=0, **QUICK)
+    mt.finetune(tmp_path / "two", "summarize", rows, out=tmp_path / "three", dev=0, **QUICK)
+    assert [mt.load(tmp_path / name).task().prefix for name in ("one", "two", "three")] == ["say: ", "say: ", ""]
+
+
 def test_the_base_of_an_adapter_is_part_of_a_run(small_bert, rows, tmp_path):
     shutil.copytree(small_bert, tmp_path / "base")
     run = mt.finetune(tmp_path / "base", "classify", rows, out=tmp_path / "run", steps=1, train="lora")
@@ -212,7 +257,12 @@ def test_a_model_writes_as_much_as_it_was_trained_to(tmp_path):
         ("num_beams=many", "expected fields of GenerationConfig"),
         ("num_beams=0", "num_beams: got 0"),
         ("num_beam_groups=2", "num_beam_groups is 2, which is not implemented"),
-        ("max_new_tokens=9", "give max_target_length"),
+        ("do_sample=true", "generation: got do_sample, but a run writes one text"),
+        ("temperature=0.5", "generation: got temperature, but a run writes one text"),
+        ('{"stop_strings": ["e"]}', "generation: got stop_strings, but a run writes one text"),
+        ('{"a":' * 5000, "expected fields of GenerationConfig"),
+        ("forced_bos_token_id=99999", "expected an id among the model's"),
+        ("max_new_tokens=9", "generation: got max_new_tokens"),
         ("min_length=7", "max_target_length: got 5, but the model is to write more"),
         ("min_new_tokens=5", "max_target_length: got 5, but the model is to write more"),
     ],

@@ -255,6 +255,8 @@ def test_one_strange_tag_among_those_of_entities(tag):
     rows = [Row(words=["a", "b"], tags=["B-film", "O"]), Row(words=["c"], tags=[tag], where="a.conll, line 4")]
     with pytest.raises(DataError, match=f"a.conll, line 4: the tag '{tag}' is neither O nor B-"):
         Tag.kind.labels_of(rows)
+    with pytest.raises(DataError, match="the tag 'b-film' is neither"):
+        Tag.kind.labels_of([Row(words=["a", "b", "c"], tags=["b-film", "i-film", "o"])])
     rows[0]["tags"] = ["X-film", "N"]
     assert Tag.kind.labels_of(rows) == tuple(sorted({"X-film", "N", tag}))
 

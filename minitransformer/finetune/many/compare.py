@@ -66,7 +66,7 @@ def compare(
         raise DataError(f"{run_a} is a run of {facts_a['task']}, {run_b} of {facts_b['task']}; nothing to compare")
     judged_by = "the dev rows of both" if data is None else "the rows given"
     rows = common_rows(folders, facts_a, facts_b) if data is None else data
-    first, second = (evaluate(each, rows, columns=columns) for each in folders)
+    first, second = (evaluate(each, rows, columns=None if data is None else columns) for each in folders)
     pairs = [
         (a, b)
         for a, b in zip(first.per_row(), second.per_row(), strict=True)
