@@ -185,18 +185,18 @@ def test_an_adapter_learns_more(small_bert, rows, tmp_path):
 def test_an_adapter_writes_as_its_run_does(tmp_path, train):
     """Marian's base writes 19 tokens with two beams; a run decides for itself, and its adapter's folder says so."""
     folder, rows = write_model(tmp_path / "marian", "marian"), rows_of("translate", tmp_path)
-    how = {"max_target_length": 5, "generation": "num_beams=3", "max_length": 20}
+    how = {"max_target_length": 5, "generation": "num_beams=3", "max_length": 60}
     run = mt.finetune(folder, "translate", rows, out=tmp_path / "run", dev=4, train=train, **how, **QUICK)
     place = run.folder / "adapter" if train == "lora" else run.folder
     task = mt.load(place).task()
-    assert (task.max_target_length, task.generation.num_beams, task.max_length) == (5, 3, 20)
+    assert (task.max_target_length, task.generation.num_beams, task.max_length) == (5, 3, 60)
     texts = [row["source"] for row in rows[:6]]
     assert mt.load(place).predict(texts) == run.model.predict(texts)
 
 
 def test_an_adapter_keeps_its_chat_template_and_not_its_bases_length(tmp_path):
     folder, rows = write_model(tmp_path / "gpt2", "gpt2"), rows_of("dialogue", tmp_path)
-    first = mt.finetune(folder, "dialogue", rows, out=tmp_path / "first", dev=0, max_length=12, **QUICK)
+    first = mt.finetune(folder, "dialogue", rows, out=tmp_path / "first", dev=0, max_length=50, **QUICK)
     template = "{% for m in messages %}{{ m['role'] + '>' + m['content'] }}{% endfor %}" + (
         "{% if add_generation_prompt %}{{ 'assistant>' }}{% endif %}"
     )
@@ -204,7 +204,7 @@ def test_an_adapter_keeps_its_chat_template_and_not_its_bases_length(tmp_path):
     second = mt.finetune(first.folder, "dialogue", rows, out=tmp_path / "second", dev=0, **how, **QUICK)
     again = mt.load(second.folder)
     assert again.tokenizer.chat_template == template
-    assert again.task().max_length == mt.load(folder).task("dialogue").max_length > 12
+    assert again.task().max_length == mt.load(folder).task("dialogue").max_length > 50
 
 
 @pytest.mark.parametrize(
