@@ -319,7 +319,7 @@ def test_no_file(tmp_path):
     ("image", "message"),
     [
         ([], "got an empty list"),
-        (None, "image 0: got a NoneType, expected a path, a Pillow image, an array or a tensor"),
+        (None, "image 0: got a NoneType, expected a path, bytes, a Pillow image, an array or a tensor"),
         (3, "image 0: got a int"),
         ([noise(4, 4), [noise(4, 4)]], "image 1: got a list"),
         (noise(4, 4).astype(np.float32), r"image 0: got float32 \[4, 4, 3\], expected uint8 \[height, width, 3\]"),
