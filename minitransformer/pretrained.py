@@ -1,7 +1,8 @@
 """The public face: `Pretrained`, a Transformer with its tokenizer and what people do with them."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,25 @@ from minitransformer.errors import ConfigError, InputError, NotFoundError, Token
 from minitransformer.families import Family
 from minitransformer.generation import Chat, Perplexity, Writer
 from minitransformer.generation.settings import from_config, settings
-from minitransformer.images import ImageProcessor, image_processor
-from minitransformer.model import Output, Transformer
+from minitransformer.images import Image, ImageProcessor, image_processor
+from minitransformer.model import (
+    ActivationCache,
+    Output,
+    Transformer,
+    hooks,
+    muted,
+    run_with_cache,
+    run_with_hooks,
+)
 from minitransformer.model.adapters import adapted_layers
+from minitransformer.model.capture import Hook
+from minitransformer.model.inside import Names, chosen_points
+from minitransformer.model.memory import capture_bytes
+from minitransformer.model.muting import Muting
+from minitransformer.model.points import Point, points
+from minitransformer.model.weights import Weights, weights
 from minitransformer.modules.adapters import LoRALinear
+from minitransformer.reading import Reading, read
 from minitransformer.storage import atomic_folder
 from minitransformer.storage.files import write_json
 from minitransformer.tasks import TASKS, embed
@@ -131,6 +147,76 @@ class Pretrained:
         """Compute with the formulas "by_hand" or "fused". Returns self."""
         self.transformer.use(book)
         return self
+
+    def read(self, text: str | Image, pair: str | None = None, *, target: str | None = None) -> Reading:
+        """What the model reads of one text, a pair of texts, or an image: a batch of one, and its tokens.
+
+        `target`: what a decoder behind an encoder is to write; without it, a language model writes up to 40 tokens.
+        """
+        images = isinstance(self.transformer.config.embed, PatchEmbeddingConfig)
+        reader = self.image_processor if images else self.tokenizer
+        fields = {} if images else self.generation_fields
+        return read(self.transformer, reader, text, pair, target=target, max_length=self.max_length, generation=fields)
+
+    def run_with_cache(
+        self,
+        inputs: Any,
+        pair: str | None = None,
+        *,
+        target: str | None = None,
+        names: Names | None = None,
+        grad: bool = False,
+    ) -> tuple[Output, ActivationCache]:
+        """A forward pass, and what was inside: `output, cache = model.run_with_cache("A cat."); cache["pattern", 3]`.
+
+        `inputs`: a text or an image as for `read`, or a batch. `names`: which points to keep, with stars
+        ("*.hook_pattern") or a function of the name; without it all but hook_result. `grad`: record gradients.
+        """
+        return run_with_cache(self.transformer, self._batch(inputs, pair, target), names=names, grad=grad)
+
+    def run_with_hooks(
+        self,
+        inputs: Any,
+        pair: str | None = None,
+        *,
+        target: str | None = None,
+        fwd_hooks: Sequence[Hook] = (),
+        bwd_hooks: Sequence[Hook] = (),
+    ) -> Output:
+        """A forward pass that functions see, and may change: fwd_hooks=[("blocks.1.attn.hook_z", fn)].
+
+        Each is called as fn(tensor, hook=point); what it returns takes the tensor's place, None changes nothing.
+        `bwd_hooks` get gradients, when `.backward()` is called.
+        """
+        return run_with_hooks(self.transformer, self._batch(inputs, pair, target), fwd_hooks, bwd_hooks)
+
+    def hooks(self, fwd_hooks: Sequence[Hook] = (), bwd_hooks: Sequence[Hook] = ()) -> AbstractContextManager[None]:
+        """Within `with model.hooks(…):`, every pass, `generate` too, is changed as by `run_with_hooks`."""
+        return hooks(self.transformer, fwd_hooks, bwd_hooks)
+
+    def muted(
+        self, heads: Collection[tuple[int, int]], mode: Muting = "zero", *, attention: str | None = None
+    ) -> AbstractContextManager[None]:
+        """Within `with model.muted(heads=[(layer, head)]):`, these heads say nothing. See `model.muting.muted`."""
+        return muted(self.transformer, heads, mode, attention=attention)
+
+    def hook_points(self) -> list[Point]:
+        """Everything that can be seen and changed in this model: each has a name, a shape, a meaning."""
+        return list(points(self.transformer).values())
+
+    def capture_bytes(self, batch: Mapping[str, Tensor], names: Names | None = None) -> int:
+        """The bytes that `run_with_cache` of this batch will keep."""
+        return capture_bytes(self.transformer, chosen_points(self.transformer, names).values(), batch)
+
+    def weights(self, attention: str | None = None) -> Weights:
+        """The weights by layer and head, W_Q to W_O, and W_E and W_U; of "encoder", "decoder" or "cross"."""
+        return weights(self.transformer, attention)
+
+    def _batch(self, inputs: Any, pair: str | None, target: str | None) -> Mapping[str, Tensor]:
+        """The tensors of a text or an image; a batch as it is."""
+        if isinstance(inputs, Mapping):
+            return inputs
+        return self.read(inputs, pair, target=target).batch
 
     def predict(self, inputs: Any, *, batch_size: int = 32) -> list[Any]:
         """The model's answer to each input, as its head is made for: a label, the entities in a text, a place in one.

@@ -28,6 +28,7 @@ from minitransformer.modules import (
 )
 from minitransformer.modules.attention import Rotation
 from minitransformer.modules.cache import KeysAndValues
+from minitransformer.ops import BOOKS
 
 Function = Callable[[Tensor], Tensor]
 
@@ -51,8 +52,10 @@ def _plain(module: nn.Module | None, kind: type[nn.Module]) -> bool:
     """Whether calling the module is computing what its class says, and no more."""
     if module is None:
         return True
-    return type(module) is kind and not (
-        module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module)
+    return (
+        type(module) is kind
+        and getattr(module, "book", None) in (None, *BOOKS.values())  # no formula is opened
+        and not (module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module))
     )
 
 

@@ -1,134 +1,38 @@
-"""The one seam for looking inside: name what you want to see, run the model, read it.
+"""The one seam for looking inside, and for changing what is there: name the points, run the model.
 
     with capture(model, ["blocks.0.attn.hook_pattern", "*hook_resid_post"]) as seen:
         model(**batch)
     seen["blocks.0.attn.hook_pattern"]    # [B H T S]
 
-Names and meanings are TransformerLens's classic ones. A model of one stack has `blocks.{i}.`, a model of two has
-`encoder.{i}.` and `decoder.{i}.`. Nothing in a forward pass knows of this file: while it looks, an attention module
-holds a book whose attention is computed by hand, and the residual stream is read where it enters and leaves modules.
+    with hooks(model, [("blocks.0.attn.hook_z", lambda z, hook: z * 0)]):
+        model(**batch)
+
+What can be named is in `points.py`. Nothing in a forward pass knows of this file: while someone looks, the inputs and
+outputs of modules go through hooks, and where a formula has to be opened, the module holds a book that computes it by
+hand.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from minitransformer.errors import InputError
-from minitransformer.model.stack import Block, Stack
+from minitransformer.model.points import Point, points, select, stacks
+from minitransformer.modules import LayerNorm, MultiHeadAttention, RMSNorm
+from minitransformer.modules.adapters import AdapterLinear, effective_weight
 from minitransformer.ops import BOOKS, Book
 
+__all__ = ["Hook", "Point", "Seen", "capture", "hooks", "points", "select", "stacks"]
+
 Seen = dict[str, Tensor]
-
-
-class Point(NamedTuple):
-    """A place where a number can be read: what enters ("in") or leaves ("out") a module, or a part of an attention.
-
-    A block that is shared computes several times in one pass: it is the `turn`-th of its `turns` that is meant.
-    """
-
-    module: nn.Module
-    reads: str
-    turn: int = 0
-    turns: int = 1
-    stack: nn.Module | None = None  # where the pass begins
-
-
-# name -> (module of the block, what is read there). Shapes [B T D] but for the two of the feed-forward, [B T F].
-EVERY_BLOCK = {
-    "hook_resid_pre": ("", "in"),
-    "hook_attn_out": ("self_attn", "out"),
-    "mlp.hook_pre": ("ffn.up", "out"),
-    "mlp.hook_post": ("ffn.down", "in"),
-    "hook_mlp_out": ("ffn", "out"),
-}
-PRE_NORM = {"hook_resid_mid": ("ffn_norm", "in"), "hook_resid_post": ("", "out")}
-PRE_NORM_CROSS = {
-    "hook_resid_mid": ("cross_attn_norm", "in"),
-    "hook_resid_mid_cross": ("ffn_norm", "in"),
-    "hook_resid_post": ("", "out"),
-}
-POST_NORM = {
-    "hook_resid_mid": ("self_attn_norm", "in"),
-    "hook_resid_post": ("ffn_norm", "in"),
-    "hook_normalized_resid_post": ("", "out"),
-}
-POST_NORM_CROSS = {**POST_NORM, "hook_resid_mid_cross": ("cross_attn_norm", "in")}
-# q, z are [B T H E], k, v [B S G E] (G: key heads, usually H), scores (masked: -∞) and pattern [B H T S].
-ATTENTION = {
-    "hook_q": "q",
-    "hook_k": "k",
-    "hook_v": "v",
-    "hook_attn_scores": "scores",
-    "hook_pattern": "pattern",
-    "hook_z": "z",
-}
-EMBEDDING = {
-    "hook_embed": ("tokens", "out"),
-    "hook_token_type_embed": ("types", "out"),
-    "hook_pos_embed": ("positions", "out"),
-    "hook_full_embed": ("", "out"),
-}
-
-
-def points(model: nn.Module) -> dict[str, Point]:
-    """Every point of this model, by name, in the order of the computation's layers."""
-    embed = model.get_submodule("embed")
-    found = {
-        name: Point(embed.get_submodule(path), reads)
-        for name, (path, reads) in EMBEDDING.items()
-        if isinstance(getattr(embed, path, None) if path else embed, nn.Module)
-    }
-    for prefix, stack in stacks(model).items():
-        order = stack.config.order
-        for i, block in enumerate(stack.blocks):
-            turn, turns = order[:i].count(order[i]), order.count(order[i])
-            for name, point in _block_points(block).items():
-                found[f"{prefix}.{i}.{name}"] = point._replace(turn=turn, turns=turns, stack=stack)
-    return found
-
-
-def stacks(model: nn.Module) -> dict[str, Stack]:
-    """{"blocks": the only stack}, or {"encoder": …, "decoder": …}."""
-    found = {name: getattr(model, name) for name in ("encoder", "decoder") if getattr(model, name) is not None}
-    return found if len(found) == 2 else {"blocks": next(iter(found.values()))}
-
-
-def _block_points(block: Block) -> dict[str, Point]:
-    crosses = block.cross_attn is not None
-    if block.add_norm.order == "pre":
-        residual = PRE_NORM_CROSS if crosses else PRE_NORM
-    else:
-        residual = POST_NORM_CROSS if crosses else POST_NORM
-    places = {**EVERY_BLOCK, **residual}
-    if block.ffn.gate is not None:
-        places |= {"mlp.hook_pre": ("ffn.gate", "out"), "mlp.hook_pre_linear": ("ffn.up", "out")}
-    if crosses:
-        places["hook_cross_attn_out"] = ("cross_attn", "out")
-    found = {name: Point(block.get_submodule(path), reads) for name, (path, reads) in places.items()}
-    found.update({f"attn.{name}": Point(block.self_attn, part) for name, part in ATTENTION.items()})
-    if block.cross_attn is not None:
-        found.update({f"cross_attn.{name}": Point(block.cross_attn, part) for name, part in ATTENTION.items()})
-    return found
-
-
-def select(model: nn.Module, names: Iterable[str]) -> dict[str, Point]:
-    """The points that `names` mean; `*` stands for anything. A name that means nothing is an InputError."""
-    every = points(model)
-    chosen: dict[str, Point] = {}
-    for name in names:
-        matching = {each: point for each, point in every.items() if fnmatchcase(each, name)}
-        if not matching:
-            near = get_close_matches(name, every, n=3, cutoff=0.3) or list(every)[:3]
-            raise InputError(f"capture: got the point {name!r}, which this model has not; try {', '.join(near)}")
-        chosen.update(matching)
-    return chosen
+Hook = tuple[str, Callable[..., Tensor | None]]  # a point's name (or with stars, several), and fn(tensor, hook=point)
+Visit = Callable[[Tensor], Tensor]  # sees a point's tensor, gives it back or another in its place
 
 
 @contextmanager
@@ -138,55 +42,170 @@ def capture(model: nn.Module, names: str | Iterable[str]) -> Iterator[Seen]:
     The tensors are the model's own, with their gradients. No names, no cost.
     """
     seen: Seen = {}
+
+    def keep(x: Tensor, hook: Point) -> None:
+        seen[hook.name] = x
+
     names = [names] if isinstance(names, str) else list(names)
-    model = getattr(model, "transformer", model)  # what `load` returns holds the model
-    with ExitStack() as undo:
-        for name, point in select(model, names).items() if names else ():
-            undo.callback(_watch(point, partial(seen.__setitem__, name)))
+    with hooks(model, [(name, keep) for name in dict.fromkeys(names)]):
         yield seen
 
 
-def _watch(point: Point, keep: Callable[[Tensor], None]) -> Callable[[], None]:
-    """Hand each value of the point to `keep`. Returns what undoes it."""
-    if point.turns > 1 and point.stack is not None:
-        return _watch_turn(point, keep, point.stack)
-    module, reads, *_ = point
-    if reads == "in":
-        return module.register_forward_pre_hook(lambda _, args: keep(args[0])).remove
-    if reads == "out":
-        return module.register_forward_hook(lambda _, args, output: keep(output)).remove
-    book: Book = module.book  # type: ignore[assignment]
-    watched = book.attention.keep if isinstance(book.attention, _WatchedAttention) else {}
-    watching = _WatchedAttention({**watched, reads: [*watched.get(reads, ()), keep]})
-    module.book = replace(book, attention=watching)  # type: ignore[assignment]
-    return partial(setattr, module, "book", book)
+@contextmanager
+def hooks(model: nn.Module, fwd_hooks: Sequence[Hook] = (), bwd_hooks: Sequence[Hook] = ()) -> Iterator[None]:
+    """Within the `with`, a function sees each named tensor, and its answer takes the place; None changes nothing.
+
+    A function is called as fn(tensor, hook=point); `point.name` says where. Those of `bwd_hooks` get the gradient of
+    the tensor, in the backward pass. Several at one point act in their order. Afterwards, also after an exception, the
+    model is as before.
+    """
+    model = getattr(model, "transformer", model)  # what `load` returns holds the model
+    if fwd_hooks or bwd_hooks:
+        refuse_compiled(model)
+    chosen = [(point, fn, _forward) for name, fn in fwd_hooks for point in select(model, name).values()]
+    chosen += [(point, fn, _backward) for name, fn in bwd_hooks for point in select(model, name).values()]
+    with ExitStack() as undo:
+        for point, fn, visit in chosen:
+            undo.callback(_watch(point, partial(visit, point, fn)))
+        yield
 
 
-def _watch_turn(point: Point, keep: Callable[[Tensor], None], stack: nn.Module) -> Callable[[], None]:
-    """Keep a value on one of the turns that a shared block takes in each pass. Each pass counts from the start."""
+def refuse_compiled(model: nn.Module) -> None:
+    """Raise an InputError for a model whose forward pass is compiled: what is changed here would not reach it."""
+    compiled = any(getattr(part, "_compiled_call_impl", None) is not None for part in model.modules())
+    if compiled or hasattr(model, "_orig_mod") or torch.compiler.is_compiling():
+        raise InputError(
+            "the model is compiled: its kernels have no places to look into; look into the model that was given to "
+            "torch.compile (`compiled._orig_mod`), or load it again"
+        )
+
+
+def _forward(point: Point, fn: Callable[..., Any], x: Tensor) -> Tensor:
+    """What the function makes of a tensor."""
+    answer = fn(x, hook=point)
+    return x if answer is None else _checked(point, answer, x)
+
+
+def _backward(point: Point, fn: Callable[..., Any], x: Tensor) -> Tensor:
+    """Have the function see the tensor's gradient, when that is known."""
+    if not x.requires_grad:
+        return x
+
+    def of_gradient(gradient: Tensor) -> Tensor | None:
+        answer = fn(gradient, hook=point)
+        return None if answer is None else _checked(point, answer, gradient)
+
+    x = x.view_as(x)  # the gradient of this place alone, whatever else reads the tensor
+    x.register_hook(of_gradient)
+    return x
+
+
+def _checked(point: Point, answer: Any, x: Tensor) -> Tensor:
+    if not isinstance(answer, Tensor) or answer.shape != x.shape:
+        got = list(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise InputError(f"{point.name}: the hook returned {got}, expected {list(x.shape)}, or None to change nothing")
+    return answer
+
+
+# ------------------------------------------------------------------------------------------------------------ watching
+
+
+def _watch(point: Point, visit: Visit) -> Callable[[], object]:
+    """Show each value of the point to `visit`, and let its answer take the place. Returns what undoes it."""
+    if point.turns > 1:
+        return _watch_turn(point, visit)
+    if point.reads in ("in", "out", "result"):
+        return _watch_module(point, visit)
+    return _watch_formula(point, visit)
+
+
+def _watch_turn(point: Point, visit: Visit) -> Callable[[], object]:
+    """Watch one of the turns that a shared module takes in each pass. Each pass counts from the start."""
     taken = 0
 
-    def count(x: Tensor) -> None:
+    def count(x: Tensor) -> Tensor:
         nonlocal taken
-        if taken == point.turn:
-            keep(x)
         taken += 1
+        return visit(x) if taken == point.turn + 1 else x
 
     def begin(*_: object) -> None:
         nonlocal taken
         taken = 0
 
     undo = ExitStack()
-    undo.callback(stack.register_forward_pre_hook(begin).remove)
-    undo.callback(_watch(point._replace(turns=1), count))
+    if point.within is not None:
+        undo.callback(point.within.register_forward_pre_hook(begin).remove)
+    undo.callback(_watch(replace(point, turns=1), count))
     return undo.close
 
 
-@dataclass(frozen=True)
-class _WatchedAttention:
-    """`by_hand.attention`, line by line, handing out its parts."""
+def _watch_module(point: Point, visit: Visit) -> Callable[[], object]:
+    """Watch what enters or leaves a module."""
+    module = point.module
+    if point.reads == "result" and point.d_head is not None:
+        return module.register_forward_hook(partial(_result, visit, point.d_head)).remove
+    if point.d_head is not None:
+        visit = partial(_by_heads, visit, point.d_head)
+    if point.reads == "in":
+        return module.register_forward_pre_hook(lambda _, args: (visit(args[0]), *args[1:])).remove
 
-    keep: dict[str, list[Callable[[Tensor], None]]]
+    def leave(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        mine = point.norm is None or args[1] is point.norm
+        return visit(output) if mine else output
+
+    return module.register_forward_hook(leave).remove
+
+
+def _by_heads(visit: Visit, d_head: int, x: Tensor) -> Tensor:
+    """Show vectors with their heads apart, [B T H E], and put them side by side again. [B T H·E] -> [B T H·E]."""
+    return visit(x.unflatten(-1, (-1, d_head))).flatten(-2)
+
+
+def _result(visit: Visit, d_head: int, o: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """The output projection, taken apart by heads: their results, added up. -> [B T D]."""
+    if not isinstance(o, nn.Linear) or isinstance(o, AdapterLinear):
+        raise InputError(
+            "hook_result: what stands behind these heads is no matrix, so that their results do not add up; "
+            "see hook_z, before it"
+        )
+    z, weight = (x.unflatten(-1, (-1, d_head)) for x in (args[0], effective_weight(o)))  # [B T H E], [D H E]
+    result = torch.einsum("bthe,dhe->bthd", z, weight)  # [B T H D]
+    answer = visit(result)
+    if answer is result and not result.requires_grad:
+        return output
+    total = answer.sum(-2)  # [B T D]
+    return total if o.bias is None else total + o.bias
+
+
+def _watch_formula(point: Point, visit: Visit) -> Callable[[], object]:
+    """Have the module compute with a book whose formula hands out its parts."""
+    name, opened = OPENED[type(point.module)]
+    book: Book = point.module.book  # type: ignore[assignment]
+    formula = getattr(book, name)
+    visits = dict(formula.visits) if isinstance(formula, opened) else {}
+    visits[point.reads] = (*visits.get(point.reads, ()), visit)
+    point.module.book = replace(book, **{name: opened(visits)})  # type: ignore[assignment]
+    return partial(setattr, point.module, "book", book)
+
+
+# ----------------------------------------------------------- formulas of `by_hand.py`, line by line, handing out parts
+
+
+Visits = dict[str, tuple[Visit, ...]]
+
+
+def _shown(visits: Visits, part: str, x: Tensor) -> Tensor:
+    """What the visitors of that part make of it."""
+    for visit in visits.get(part, ()):
+        x = visit(x)
+    return x
+
+
+@dataclass(frozen=True)
+class _OpenAttention:
+    """`by_hand.attention`."""
+
+    visits: Visits
 
     def __call__(
         self,
@@ -200,11 +219,47 @@ class _WatchedAttention:
         dropout: float = 0.0,
     ) -> Tensor:
         by_hand = BOOKS["by_hand"]
-        scores = by_hand.attention_scores(q, by_hand.for_each_query_head(k, q.shape[1]), scale=scale, bias=bias)
-        pattern = by_hand.attention_weights(scores, mask)  # [B H T S]
-        z = by_hand.drop(pattern, dropout) @ by_hand.for_each_query_head(v, q.shape[1])  # [B H T E]
+        q, k = self.of_tokens("rot_q", q), self.of_tokens("rot_k", k)  # turned already, where positions are rotary
+        k, v = (by_hand.for_each_query_head(x, q.shape[1]) for x in (k, v))  # [B H S E]
+        scores = by_hand.attention_scores(q, k, scale=scale, bias=bias)  # [B H T S]
         masked = scores if mask is None else scores.masked_fill(~mask, -math.inf)
-        for part, x in {"q": q, "k": k, "v": v, "scores": masked, "pattern": pattern, "z": z}.items():
-            for keep in self.keep.get(part, ()):
-                keep(x.transpose(1, 2) if part in "qkvz" else x)  # heads of a token side by side: [B T H E]
-        return z
+        pattern = by_hand.softmax(_shown(self.visits, "scores", masked))  # [B H T S]
+        return by_hand.drop(_shown(self.visits, "pattern", pattern), dropout) @ v  # [B H T E]
+
+    def of_tokens(self, part: str, x: Tensor) -> Tensor:
+        """Shown with the heads of a token side by side: [B H T E] as [B T H E]."""
+        if part not in self.visits:
+            return x
+        return _shown(self.visits, part, x.transpose(1, 2)).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class _OpenLayerNorm:
+    """`by_hand.layer_norm`."""
+
+    visits: Visits
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        scale = _shown(self.visits, "scale", (centred.square().mean(-1, keepdim=True) + eps).sqrt())  # [... 1]
+        return _shown(self.visits, "normalized", centred / scale) * weight + bias
+
+
+@dataclass(frozen=True)
+class _OpenRMSNorm:
+    """`by_hand.rms_norm`."""
+
+    visits: Visits
+
+    def __call__(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = _shown(self.visits, "scale", (wide.square().mean(-1, keepdim=True) + eps).sqrt())  # [... 1]
+        return _shown(self.visits, "normalized", (wide / scale).to(x.dtype)) * weight
+
+
+# A module's kind -> the formula of its book that is opened, and what takes its place.
+OPENED: dict[type[nn.Module], tuple[str, Any]] = {
+    MultiHeadAttention: ("attention", _OpenAttention),
+    LayerNorm: ("layer_norm", _OpenLayerNorm),
+    RMSNorm: ("rms_norm", _OpenRMSNorm),
+}

@@ -15,9 +15,10 @@ from minitransformer.config import (
     TransformerConfig,
 )
 from minitransformer.errors import InputError
-from minitransformer.model.capture import Seen, capture
+from minitransformer.model.capture import Seen, capture, hooks
 from minitransformer.model.heads import IGNORED, CrossEntropy, States, SumAndCount, head
 from minitransformer.model.initialise import initialise
+from minitransformer.model.muting import head_mask_hooks
 from minitransformer.model.stack import Stack
 from minitransformer.modules import KVCache, PatchEmbedding, TokenEmbedding
 from minitransformer.modules.embeddings import check_ids
@@ -108,6 +109,9 @@ class Transformer(nn.Module):
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         cache: KVCache | None = None,
+        head_mask: Tensor | None = None,
+        decoder_head_mask: Tensor | None = None,
+        cross_attn_head_mask: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> Output:
@@ -118,6 +122,9 @@ class Transformer(nn.Module):
         go to the encoder; what the decoder reads may be left out where it is another input shifted right by one: the
         labels, for a language model; the `input_ids`, for other heads. A `cache` is written to. Labels and positions
         give a loss.
+
+        Head masks, float [H] or [layers H], multiply what each head gives: 1 keeps it, 0 mutes it. Of two stacks,
+        `head_mask` is the encoder's. The weights in `attentions` are those before the mask.
         """
         source = self._source(pixel_values, input_ids, attention_mask, token_type_ids, position_ids)
         if decoder_input_ids is None:
@@ -128,7 +135,8 @@ class Transformer(nn.Module):
         read = self._read_by_last_stack(source, decoder_input_ids, decoder_attention_mask, cache)
         points = ["*.hook_resid_pre"] if output_hidden_states else []
         points += ["*attn.hook_pattern"] if output_attentions else []
-        with capture(self, points) as seen:
+        masks = self._head_masks(head_mask, decoder_head_mask, cross_attn_head_mask)
+        with capture(self, points) as seen, hooks(self, head_mask_hooks(self, masks)):
             hidden, memory = self._through_stacks(source, read, cache)  # [B T D], [B S D]
         pooled = None if self.pooler is None else torch.tanh(self.pooler(hidden[:, 0]))  # [B D]
 
@@ -272,6 +280,16 @@ class Transformer(nn.Module):
         if isinstance(embed, TokenEmbedding):
             check_ids("labels" if by_labels else "input_ids", read, embed.config.vocab_size)
         return nn.functional.pad(read, (1, -1), value=start)  # [B T], moved on by one
+
+    def _head_masks(
+        self, of_first: Tensor | None, of_decoder: Tensor | None, of_cross: Tensor | None
+    ) -> dict[str, Tensor | None]:
+        """The masks by the kind of attention. An InputError for those of an attention that is not there."""
+        if self.encoder is not None and self.decoder is not None:
+            return {"encoder": of_first, "decoder": of_decoder, "cross": of_cross}
+        one_stack = "this model has one stack, to whose heads head_mask belongs"
+        _refuse(one_stack, decoder_head_mask=of_decoder, cross_attn_head_mask=of_cross)
+        return {"decoder" if self.encoder is None else "encoder": of_first}
 
     def _read_by_last_stack(
         self,

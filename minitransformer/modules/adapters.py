@@ -100,6 +100,13 @@ def divisor(rank: int, rank_stabilised: bool) -> float:
     return math.sqrt(rank) if rank_stabilised else rank
 
 
+def effective_weight(linear: nn.Linear) -> Tensor:
+    """The matrix that a linear layer multiplies with, [out in], its LoRA added; with gradients."""
+    if isinstance(linear, LoRALinear) and linear.unmerged is None:
+        return linear.weight + linear.scale * (linear.lora_b @ linear.lora_a)
+    return linear.weight
+
+
 def plain_linear(layer: nn.Linear) -> nn.Linear:
     """A linear layer with the weights that `layer` has now, and nothing beside them."""
     linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")

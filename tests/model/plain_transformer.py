@@ -10,12 +10,14 @@ def linear(weights, name, x):
     return x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0)
 
 
-def norm(weights, name, x, eps):
-    """Layer norm; RMS norm where there is no bias."""
-    if f"{name}.bias" not in weights:
-        return x / torch.sqrt((x**2).mean(-1, keepdim=True) + eps) * weights[f"{name}.weight"]
-    x = (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, keepdim=True, correction=0) + eps)
-    return x * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+def norm(weights, name, x, eps, points=None, called=""):
+    """Layer norm; RMS norm where there is no bias. Names its parts in `points`."""
+    is_rms = f"{name}.bias" not in weights
+    scale = torch.sqrt(((x**2).mean(-1, keepdim=True) if is_rms else x.var(-1, keepdim=True, correction=0)) + eps)
+    normalized = (x if is_rms else x - x.mean(-1, keepdim=True)) / scale
+    if points is not None:
+        points |= {f"{called}.hook_scale": scale, f"{called}.hook_normalized": normalized}
+    return normalized * weights[f"{name}.weight"] + weights.get(f"{name}.bias", 0)
 
 
 def activate(x, name):
@@ -38,17 +40,21 @@ def attend(config, weights, name, x, y, allowed, points, bias=0.0):
     """x [B T D] attends to y [B S D] where `allowed` [B T S] says so. Names all its parts."""
     parts = (("q", x), ("k", y), ("v", y))
     q, k, v = (linear(weights, f"{name}.{m}", s).unflatten(-1, (-1, config.d_head)) for m, s in parts)
+    points |= {"q": q, "k": k, "v": v}
     if config.qk_norm:
         q, k = norm(weights, f"{name}.q_norm", q, config.norm_eps), norm(weights, f"{name}.k_norm", k, config.norm_eps)
     if config.rotary_theta and x is y:
         q, k = turn(q, config.rotary_theta), turn(k, config.rotary_theta)
+        points |= {"rot_q": q, "rot_k": k}
     reads = [h * k.shape[2] // config.heads for h in range(config.heads)]  # which head of keys each query head reads
     scale = config.score_scale or 1 / math.sqrt(q.shape[-1])
     scores = torch.einsum("bthe,bshe->bhts", q, k[:, :, reads]) * scale + bias
     scores = torch.where(allowed[:, None], scores, -math.inf)
     pattern = torch.nan_to_num(torch.softmax(scores, -1), nan=0.0)
     z = torch.einsum("bhts,bshe->bthe", pattern, v[:, :, reads])
-    points |= {"q": q, "k": k, "v": v, "attn_scores": scores, "pattern": pattern, "z": z}
+    of_heads = weights[f"{name}.o.weight"].T.unflatten(0, (config.heads, config.d_head))  # [H E D]
+    result = torch.stack([z[:, :, h] @ of_heads[h] for h in range(config.heads)], dim=2)
+    points |= {"attn_scores": scores, "pattern": pattern, "z": z, "result": result}
     return linear(weights, f"{name}.o", z.flatten(-2))
 
 
@@ -65,8 +71,10 @@ def run_block(config, weights, name, x, allowed, memory, memory_allowed, bias):
     points, attn, cross = {"hook_resid_pre": x}, {}, {}
     pre = config.norm_order == "pre"
 
+    called = {"self_attn_norm": "ln1", "cross_attn_norm": "ln2", "ffn_norm": "ln3" if config.cross_attention else "ln2"}
+
     def normed(part, x, here):
-        return norm(weights, f"{name}.{part}", x, config.norm_eps) if here else x
+        return norm(weights, f"{name}.{part}", x, config.norm_eps, points, called[part]) if here else x
 
     h = normed("self_attn_norm", x, pre)
     points["hook_attn_out"] = attend(config, weights, f"{name}.self_attn", h, h, allowed, attn, bias)
@@ -103,32 +111,69 @@ def run_stack(config, weights, name, prefix, x, attention_mask, memory=None, mem
     table = weights.get(f"{name}.relative_bias.weight")
     bias = 0.0 if table is None else relative_bias(config, table, queries)
     memory_allowed = None if memory is None else (memory_mask[:, None, :] == 1).expand(batch, queries, -1)
-    seen = {}
-    for i in range(config.layers):
-        x, points = run_block(config, weights, f"{name}.layers.{i}", x, allowed, memory, memory_allowed, bias)
+    of_stack = "" if prefix == "blocks" else f"{prefix}."
+    seen = {f"{of_stack}hook_full_embed": x}
+    for i, layer in enumerate(config.order):
+        x, points = run_block(config, weights, f"{name}.layers.{layer}", x, allowed, memory, memory_allowed, bias)
         seen |= {f"{prefix}.{i}.{point}": value for point, value in points.items()}
-    return (norm(weights, f"{name}.final_norm", x, config.norm_eps) if config.final_norm else x), seen
+    if config.final_norm:
+        x = norm(weights, f"{name}.final_norm", x, config.norm_eps, seen, f"{of_stack}ln_final")
+    return x, seen
 
 
-def embed(config, weights, ids, token_type_ids=None):
-    """Token (· scale), type and position of each id, and their norm. -> (x [B T D], {point: value})."""
-    tokens = weights["embed.tokens.weight"]
-    if config.positions is None:
-        x = tokens[ids] * config.scale
-        return x, {"hook_embed": tokens[ids], "hook_full_embed": x}
-    if config.positions == "sinusoidal":
-        columns = torch.arange(config.d_model)
-        angles = torch.arange(ids.shape[1])[:, None] / 10000.0 ** ((columns // 2 * 2).double() / config.d_model)
-        places = torch.where(columns % 2 == 0, angles.sin(), angles.cos())[None]
-    else:
-        places = weights["embed.positions.weight"][None, : ids.shape[1]]
-    points = {"hook_embed": tokens[ids], "hook_pos_embed": places}
-    x = tokens[ids] * config.scale + places
+def unembed(config, weights, name, x, table):
+    """A language model's logits, named. x [B T D], table [V D']."""
+    if config.transform:
+        x = norm(
+            weights, f"{name}.norm", activate(linear(weights, f"{name}.dense", x), config.transform), config.norm_eps
+        )
+    table = weights.get(f"{name}.weight", table)
+    logits = x @ table.T * config.scale + weights.get(f"{name}.bias", 0)
+    return logits, {"unembed.hook_in": x, "unembed.hook_out": logits}
+
+
+def embed(config, weights, ids, token_type_ids=None, name="embed", prefix=""):
+    """Token (· scale), type and position of each id, their norm and projection. -> (x [B T D], {point: value})."""
+    tokens = weights[f"{name}.tokens.weight"]
+    points = {f"{prefix}hook_embed": tokens[ids]}
+    x = tokens[ids] * config.scale
+    if config.positions is not None:
+        places = position_vectors(config, weights, ids, name)
+        points[f"{prefix}hook_pos_embed"] = places
+        x = x + places
     if config.token_types == "learned":
-        points["hook_token_type_embed"] = weights["embed.types.weight"][token_type_ids]
-        x = x + points["hook_token_type_embed"]
+        types = torch.zeros_like(ids) if token_type_ids is None else token_type_ids
+        points[f"{prefix}hook_token_type_embed"] = weights[f"{name}.types.weight"][types]
+        x = x + points[f"{prefix}hook_token_type_embed"]
     elif token_type_ids is not None:
         x = x + tokens[token_type_ids]
     if config.norm_eps is not None:
-        x = norm(weights, "embed.norm", x, config.norm_eps)
-    return x, points | {"hook_full_embed": x}
+        x = norm(weights, f"{name}.norm", x, config.norm_eps)
+    return (linear(weights, f"{name}.proj", x) if config.d_embed else x), points
+
+
+def position_vectors(config, weights, ids, name):
+    """[1 T D]"""
+    if config.positions == "learned":
+        return weights[f"{name}.positions.weight"][None, config.position_offset :][:, : ids.shape[1]]
+    columns = torch.arange(config.d_model)
+    angles = torch.arange(ids.shape[1])[:, None] / 10000.0 ** ((columns // 2 * 2).double() / config.d_model)
+    places = torch.where(columns % 2 == 0, angles.sin(), angles.cos())[None]
+    if config.positions == "sinusoidal_halves":
+        places = torch.cat([places[..., 0::2], places[..., 1::2]], dim=-1)
+    return places
+
+
+def embed_patches(config, weights, images):
+    """Patches row by row, each flattened and projected, behind the special tokens. -> (x [B T D], {point: value})."""
+    height, width = config.patch_size
+    matrix = weights["embed.patches.weight"].flatten(1)  # [D C·h·w]
+    tiles = [
+        images[:, :, i * height : (i + 1) * height, j * width : (j + 1) * width].flatten(1)
+        for i in range(config.image_size[0] // height)
+        for j in range(config.image_size[1] // width)
+    ]
+    patches = torch.stack([tile @ matrix.T + weights["embed.patches.bias"] for tile in tiles], dim=1)
+    special = [weights[f"embed.{name}"] for name in ("class_token", "distillation_token") if f"embed.{name}" in weights]
+    before = torch.stack(special).expand(len(images), -1, -1)
+    return torch.cat([before, patches], dim=1) + weights["embed.positions"], {"hook_patch_embed": patches}
