@@ -13,6 +13,7 @@ from minitransformer.finetune import finetune
 from minitransformer.parity import parity
 
 if TYPE_CHECKING:
+    from minitransformer import lens
     from minitransformer.config import TransformerConfig, vaswani2017
     from minitransformer.errors import MiniTransformerError
     from minitransformer.finetune.check.inspect import inspect_rows
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from minitransformer.finetune.ship.export import export
     from minitransformer.finetune.ship.merge import merge
     from minitransformer.generation import GenerationConfig, generate
+    from minitransformer.lens import views
     from minitransformer.loading import load
-    from minitransformer.model import Output, Transformer, build, capture
+    from minitransformer.model import Output, Transformer, build, capture, hooks
     from minitransformer.modules import KVCache
     from minitransformer.pretrained import Pretrained
     from minitransformer.tasks import Row
@@ -53,6 +55,7 @@ _HOMES = {
     "Transformer": "model",
     "build": "model",
     "capture": "model",
+    "hooks": "model",
     "KVCache": "modules",
     "Pretrained": "pretrained",
     "load": "loading",
@@ -81,17 +84,25 @@ __all__ = [
     "find_rate",
     "finetune",
     "generate",
+    "hooks",
     "inspect_rows",
+    "lens",
     "load",
     "merge",
     "parity",
     "run_seeds",
     "search",
     "vaswani2017",
+    "views",
 ]
 
 
+_FOLDERS = {"lens": "lens", "views": "lens.views"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _FOLDERS:
+        return import_module(f"{__name__}.{_FOLDERS[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

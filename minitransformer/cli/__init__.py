@@ -6,23 +6,31 @@ import sys
 import typer
 
 from minitransformer.cli import (
+    ablate,
+    attention,
     chat,
     check,
     compare,
     evaluate,
+    explain,
     export,
     families,
     find_lr,
     finetune,
     generate,
+    heads,
     inspect,
+    lens,
     merge,
     parity,
+    patch,
     predict,
     push,
     quickstart,
     score,
     search,
+    shapes,
+    why,
 )
 from minitransformer.errors import DataError, MiniTransformerError, StoppedError, StorageError
 
@@ -51,6 +59,14 @@ app.command("push")(push.command)
 app.command("generate")(generate.command)
 app.command("chat")(chat.command)
 app.command("score")(score.command)
+app.command("attention")(attention.command)
+app.command("explain")(explain.command)
+app.command("shapes")(shapes.command)
+app.command("heads")(heads.command)
+app.command("lens")(lens.command)
+app.command("why")(why.command)
+app.command("ablate")(ablate.command)
+app.command("patch")(patch.command)
 
 
 def main() -> None:

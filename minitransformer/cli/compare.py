@@ -1,4 +1,4 @@
-"""`minitransformer compare RUN_A RUN_B [--data FILE]`: two runs side by side, and whether one is better by luck."""
+"""`minitransformer compare RUN_A RUN_B`: two runs side by side, and whether one is better by luck; or two models."""
 
 import json as json_format
 import math
@@ -8,22 +8,36 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minitransformer.cli.row_options import Columns, Json
+from minitransformer.cli.look_options import Json, Out, Pair, Target, check_out, opened, show
+from minitransformer.cli.row_options import Columns
 
 if TYPE_CHECKING:
     from minitransformer.finetune.many.compare import Comparison
 
 
 def command(
-    run_a: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    run_b: Annotated[Path, typer.Argument(help="The folder of another.")],
+    run_a: Annotated[str, typer.Argument(help="The folder of a run; to compare what is inside, any model.")],
+    run_b: Annotated[str, typer.Argument(help="Another.")],
+    text: Annotated[
+        str | None, typer.Argument(help="A text: compare what is inside the two models when they read it.")
+    ] = None,
     data: Annotated[
         list[str] | None, typer.Option(help="Rows to judge both by; by default the dev rows, if both had the same.")
     ] = None,
     columns: Columns = None,
+    pair: Pair = None,
+    target: Target = None,
     json: Json = False,
+    out: Out = None,
 ) -> None:
-    """Compare two runs: recipes, scores, curves, and a paired bootstrap over the same rows."""
+    """Compare two runs: recipes, scores, curves, and a paired bootstrap. With a text, two models: heads and weights."""
+    if text is not None:
+        if data is not None or columns is not None:
+            raise typer.BadParameter("rows judge runs: give a text, or --data")
+        compare_insides(run_a, run_b, text, pair, target, json=json, out=out)
+        return
+    if out is not None or pair is not None or target is not None:
+        raise typer.BadParameter("--out, --pair and --target belong to a text; give one behind the two models")
     from minitransformer.finetune.many.compare import compare
 
     found = compare(run_a, run_b, data=data, columns=columns)
@@ -31,6 +45,16 @@ def command(
         typer.echo(json_format.dumps({**asdict(found), "verdict": found.verdict()}, default=str))
     else:
         typer.echo(as_text(found))
+
+
+def compare_insides(
+    name_a: str, name_b: str, text: str, pair: str | None, target: str | None, *, json: bool, out: Path | None
+) -> None:
+    """How far two models' heads look apart, and how far their weights are."""
+    check_out(out)
+    from minitransformer import lens
+
+    show(lens.compare(opened(name_a), opened(name_b), text, pair, target=target), json=json, out=out)
 
 
 def as_text(found: "Comparison") -> str:

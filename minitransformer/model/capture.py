@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from minitransformer.errors import InputError
-from minitransformer.model.points import Point, points, select, stacks
+from minitransformer.model.points import Point, matching, points
 from minitransformer.modules import LayerNorm, MultiHeadAttention, RMSNorm
 from minitransformer.modules.adapters import AdapterLinear, effective_weight
-from minitransformer.ops import BOOKS, Book
+from minitransformer.ops import Book
 
-__all__ = ["Hook", "Point", "Seen", "capture", "hooks", "points", "select", "stacks"]
+__all__ = ["Hook", "Point", "Seen", "capture", "hooks", "points"]
 
 Seen = dict[str, Tensor]
 Hook = tuple[str, Callable[..., Tensor | None]]  # a point's name (or with stars, several), and fn(tensor, hook=point)
@@ -60,10 +60,12 @@ def hooks(model: nn.Module, fwd_hooks: Sequence[Hook] = (), bwd_hooks: Sequence[
     model is as before.
     """
     model = getattr(model, "transformer", model)  # what `load` returns holds the model
+    every: dict[str, Point] = {}
     if fwd_hooks or bwd_hooks:
         refuse_compiled(model)
-    chosen = [(point, fn, _forward) for name, fn in fwd_hooks for point in select(model, name).values()]
-    chosen += [(point, fn, _backward) for name, fn in bwd_hooks for point in select(model, name).values()]
+        every = points(model)
+    chosen = [(point, fn, _forward) for name, fn in fwd_hooks for point in matching(model, every, name).values()]
+    chosen += [(point, fn, _backward) for name, fn in bwd_hooks for point in matching(model, every, name).values()]
     with ExitStack() as undo:
         for point, fn, visit in chosen:
             undo.callback(_watch(point, partial(visit, point, fn)))
@@ -135,7 +137,7 @@ def _watch_turn(point: Point, visit: Visit) -> Callable[[], object]:
     undo = ExitStack()
     if point.within is not None:
         undo.callback(point.within.register_forward_pre_hook(begin).remove)
-    undo.callback(_watch(replace(point, turns=1), count))
+    undo.callback(_watch(point._replace(turns=1), count))
     return undo.close
 
 
@@ -184,7 +186,7 @@ def _watch_formula(point: Point, visit: Visit) -> Callable[[], object]:
     formula = getattr(book, name)
     visits = dict(formula.visits) if isinstance(formula, opened) else {}
     visits[point.reads] = (*visits.get(point.reads, ()), visit)
-    point.module.book = replace(book, **{name: opened(visits)})  # type: ignore[assignment]
+    point.module.book = replace(book, **{name: opened(visits, book)})  # type: ignore[assignment]
     return partial(setattr, point.module, "book", book)
 
 
@@ -203,9 +205,10 @@ def _shown(visits: Visits, part: str, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _OpenAttention:
-    """`by_hand.attention`."""
+    """`by_hand.attention`, on the kernels of the module's own book."""
 
     visits: Visits
+    book: Book
 
     def __call__(
         self,
@@ -218,13 +221,12 @@ class _OpenAttention:
         scale: float,
         dropout: float = 0.0,
     ) -> Tensor:
-        by_hand = BOOKS["by_hand"]
         q, k = self.of_tokens("rot_q", q), self.of_tokens("rot_k", k)  # turned already, where positions are rotary
-        k, v = (by_hand.for_each_query_head(x, q.shape[1]) for x in (k, v))  # [B H S E]
-        scores = by_hand.attention_scores(q, k, scale=scale, bias=bias)  # [B H T S]
+        k, v = (self.book.for_each_query_head(x, q.shape[1]) for x in (k, v))  # [B H S E]
+        scores = self.book.attention_scores(q, k, scale=scale, bias=bias)  # [B H T S]
         masked = scores if mask is None else scores.masked_fill(~mask, -math.inf)
-        pattern = by_hand.softmax(_shown(self.visits, "scores", masked))  # [B H T S]
-        return by_hand.drop(_shown(self.visits, "pattern", pattern), dropout) @ v  # [B H T E]
+        pattern = self.book.softmax(_shown(self.visits, "scores", masked))  # [B H T S]
+        return self.book.drop(_shown(self.visits, "pattern", pattern), dropout) @ v  # [B H T E]
 
     def of_tokens(self, part: str, x: Tensor) -> Tensor:
         """Shown with the heads of a token side by side: [B H T E] as [B T H E]."""
@@ -238,6 +240,7 @@ class _OpenLayerNorm:
     """`by_hand.layer_norm`."""
 
     visits: Visits
+    book: Book
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         centred = x - x.mean(-1, keepdim=True)
@@ -250,6 +253,7 @@ class _OpenRMSNorm:
     """`by_hand.rms_norm`."""
 
     visits: Visits
+    book: Book
 
     def __call__(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))

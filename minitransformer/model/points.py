@@ -6,11 +6,11 @@ the letters of `ops/by_hand.py`. Each meaning is frozen: the tests hold every na
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import nn
 
@@ -22,8 +22,7 @@ from minitransformer.modules import MultiHeadAttention
 Reads = Literal["in", "out", "result", "rot_q", "rot_k", "scores", "pattern", "scale", "normalized"]
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """A place where a tensor can be seen and changed."""
 
     name: str
@@ -65,7 +64,7 @@ def points(model: nn.Module) -> dict[str, Point]:
             turn, turns = order[:i].count(order[i]), order.count(order[i])
             for point in _block_points(block, stack):
                 name = f"{prefix}.{i}.{point.name}"
-                found.append(replace(point, name=name, turn=turn, turns=turns, within=stack))
+                found.append(point._replace(name=name, turn=turn, turns=turns, within=stack))
         if stack.final_norm is not None:
             found += _norm_points(f"{of_stack}ln_final", stack.final_norm)
     return {point.name: point for point in [*found, *_unembed_points(model)]}
@@ -93,7 +92,7 @@ def _embedding_points(model: nn.Module) -> Iterator[Point]:
         for turn, (prefix, table) in enumerate(zip(sides, tables, strict=True)):
             if isinstance(table, nn.Module):  # the positions of patches are a parameter
                 point = Point(f"{prefix}{name}", RESIDUAL, meaning, table, "out")
-                yield replace(point, turn=turn, turns=2, within=model) if shared else point
+                yield point._replace(turn=turn, turns=2, within=model) if shared else point
 
 
 def _unembed_points(model: nn.Module) -> Iterator[Point]:
@@ -171,15 +170,22 @@ def select(model: nn.Module, names: str | Iterable[str]) -> dict[str, Point]:
     every = points(model)
     chosen: dict[str, Point] = {}
     for name in [names] if isinstance(names, str) else names:
-        wanted = canonical(model, name)
-        matching = {each: point for each, point in every.items() if fnmatchcase(each, wanted)}
-        if not matching:
-            near = get_close_matches(wanted, every, n=3, cutoff=0.3) or list(every)[:3]
-            raise InputError(
-                f"got the point {name!r}, which this model has not; try {', '.join(near)}, {layers_of(model)}"
-            )
-        chosen.update(matching)
+        chosen.update(matching(model, every, name))
     return chosen
+
+
+def matching(model: nn.Module, every: Mapping[str, Point], name: str) -> dict[str, Point]:
+    """Those of all points that one name means."""
+    wanted = canonical(model, name)
+    if wanted in every:
+        return {wanted: every[wanted]}
+    found = {each: point for each, point in every.items() if fnmatchcase(each, wanted)}
+    if not found:
+        near = get_close_matches(wanted, every, n=3, cutoff=0.3) or list(every)[:3]
+        raise InputError(
+            f"got the point {name!r}, which this model has not; try {', '.join(near)} ({layers_of(model)})"
+        )
+    return found
 
 
 def canonical(model: nn.Module, name: str) -> str:

@@ -78,7 +78,9 @@ def attention_weights(scores: Tensor, mask: Tensor | None = None) -> Tensor:
 
 def softmax(x: Tensor) -> Tensor:
     """See `by_hand.softmax`. The kernel gives NaN for a row of -∞; zeros take its place."""
-    nothing = (x == -math.inf).all(-1, keepdim=True)
+    nothing = x.detach().amax(-1, keepdim=True) == -math.inf  # [... 1]
+    if x.device.type == "cpu" and not torch.compiler.is_compiling() and not nothing.any():
+        return torch.softmax(x, -1)  # as almost always: two copies of x less
     return torch.softmax(x.masked_fill(nothing, 0), -1).masked_fill(nothing, 0)
 
 

@@ -1,0 +1,113 @@
+"""Several results of one run on one page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from minitransformer.errors import InputError
+from minitransformer.lens.attention import Attention, attention
+from minitransformer.lens.explain import explain, place_of
+from minitransformer.lens.logit_lens import logit_lens
+from minitransformer.lens.page import frame, page
+from minitransformer.lens.result import Result
+from minitransformer.lens.saving import check_path, write
+from minitransformer.lens.shapes import shapes
+from minitransformer.lens.tabs import AttentionGroup
+
+if TYPE_CHECKING:
+    from minitransformer.images import Image
+    from minitransformer.pretrained import Pretrained
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """Results that share a page, and on it what is selected."""
+
+    results: tuple[Result, ...]
+    title: str
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What all of them do not show."""
+        return tuple(dict.fromkeys(note for result in self.results for note in result.notes))
+
+    def __str__(self) -> str:
+        """One after the other."""
+        return "\n\n\n".join(map(str, self.results))
+
+    def html(self) -> str:
+        """One HTML file, which loads nothing."""
+        return page(self.title, [tab for result in self.results for tab in result.tabs()], notes=self.notes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Each result, ready for JSON."""
+        return {"title": self.title, "results": [result.to_dict() for result in self.results]}
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the page: a name that ends in .html."""
+        path = check_path(path, (".html",))
+        write(path, self.html().encode("utf-8", "backslashreplace"))
+        return path
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """What a notebook shows: the page in a frame of its own, or the text where it shows no pages."""
+        return {"text/plain": str(self), "text/html": frame(self.html())}
+
+
+def together(*results: Result, title: str | None = None) -> Page:
+    """One page of these: `together(attention(model, text), explain(model, text, 3, 7, "sat")).save("run.html")`.
+
+    title: by default that of the first.
+    """
+    if not results:
+        raise InputError("together: got no results, expected at least one")
+    return Page(results, results[0].title if title is None else title)
+
+
+def look(
+    model: Pretrained,
+    text: str | Image,
+    pair: str | None = None,
+    *,
+    target: str | None = None,
+    layer: int = 0,
+    head: int = 0,
+    query: int | str | None = None,
+) -> Page:
+    """All there is to see of one text: attention, heads step by step, the logit lens, the shapes.
+
+    layer, head, query: what is explained, by default for the last token: a head of the encoder, of the decoder and of
+    the cross-attention, where the model has them and the text they ask from has that token. Without a language model
+    there is no logit lens.
+    """
+    found = attention(model, text, pair, target=target)
+    results: list[Result] = [found]
+    for group in asking(found, query):
+        kind = None if len(found.groups) == 1 else group.name
+        place = place_of(len(group.query_tokens) - 1 if query is None else query, group.query_tokens)
+        results.append(explain(model, text, layer, head, place, pair, target=target, attention=kind))
+    if getattr(model.transformer.head, "lm", None) is not None:
+        results.append(logit_lens(model, cast("str", text), pair, target=target))
+    results.append(shapes(model, text, pair, target=target))
+    said = f"“{text}”" if isinstance(text, str) and pair is None else f"“{text}” and “{pair}”" if pair else "an image"
+    return Page(tuple(results), f"{model.base.rpartition('/')[2]}: {said}")
+
+
+def asking(found: Attention, query: int | str | None) -> list[AttentionGroup]:
+    """The kinds of attention in which that token asks. An InputError if there is none."""
+    if query is None:
+        return list(found.groups)
+    groups, refusal = [], None
+    for group in found.groups:
+        try:
+            place_of(query, group.query_tokens)
+        except InputError as error:
+            refusal = error
+        else:
+            groups.append(group)
+    if refusal is not None and not groups:
+        raise refusal
+    return groups

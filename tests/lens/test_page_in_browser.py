@@ -1,0 +1,213 @@
+"""The page in a real browser: it opens from disk alone, every view works by keyboard, exports are files."""
+
+import json
+import os
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import page_samples as samples
+import pytest
+from page_browser import Reader, start, wait_for
+
+from minitransformer.lens.page import frame, page
+
+pytestmark = pytest.mark.xdist_group("browser")
+VIEWS = ["heads", "model", "matrix", "steps", "layers", "compare", "grid", "table"]
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("browser")
+    browser = start(folder)
+    yield Reader(browser, folder)
+    browser.quit()
+
+
+@pytest.fixture(scope="module")
+def everything():
+    return page("everything", samples.everything(), notes=["A note."])
+
+
+def selected(reader):
+    return reader.run("return document.querySelector('[role=tab][aria-selected=true]').id")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_view_opens_without_complaint_and_asks_for_nothing(reader, everything, theme):
+    for view in VIEWS:
+        reader.open(everything, f"#view={view}&theme={theme}")
+        assert selected(reader) == f"tab-{view}"
+        assert reader.run("return document.documentElement.dataset.theme") == theme
+        entries = [json.loads(entry["message"])["message"] for entry in reader.browser.get_log("performance")]
+        asked = [e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent"]
+        assert asked
+        assert all(url.startswith(("file:///", "data:")) for url in asked)
+        assert not reader.complaints()
+        if view != "table":
+            assert reader.run("return document.querySelectorAll('.picture svg *').length") > 10
+
+
+def test_tabs_by_keyboard(reader, everything):
+    reader.open(everything)
+    for view in VIEWS[1:]:
+        reader.press("\ue014", "[aria-selected=true]")  # arrow right
+        assert selected(reader) == f"tab-{view}"
+    assert reader.run("return document.querySelectorAll('[role=tab][tabindex=\"0\"]').length") == 1
+
+
+def test_selection_is_shared_and_kept_in_the_address(reader, everything):
+    reader.open(everything, "#view=heads&layer=3&head=7")
+    reader.press("\ue015\ue015\ue015")  # arrow down: the third query
+    assert "layer 3, head 7: “cat” attends 0." in reader.said()
+    reader.address("query=2")
+    reader.click("#tab-matrix")
+    assert "layer 3, head 7: “cat” attends 0." in reader.said()
+    reader.press("\ue014")  # arrow right
+    reader.address("key=0")
+    address = reader.run("return location.hash")
+    said = reader.said()
+    reader.open(everything, address)
+    assert reader.said() == said
+    reader.run("location.hash = '#view=model&layer=1&head=2'")
+    wait_for(lambda: selected(reader) == "tab-model")
+    assert "layer 1, head 2" in reader.said()
+    reader.press("\ue015\ue007")  # arrow down, Enter: opens the head
+    assert selected(reader) == "tab-heads"
+    assert "layer 2, head 2" in reader.said()
+
+
+@pytest.mark.parametrize(
+    "bad", ["view=none&layer=99&head=-1&query=x", "%%%&heads=a,b&theme=<b>&row=9999999", "layer=1e9&step=77&key=444444"]
+)
+def test_nonsense_in_the_address_counts_as_absent(reader, everything, bad):
+    for view in ("heads", "steps", "grid"):
+        reader.open(everything, f"#{bad}&view={view}")
+        assert not reader.complaints()
+
+
+def test_sentence_is_the_real_weight(reader):
+    tab = samples.attention()
+    reader.open(page("", [tab]), "#view=matrix&layer=1&head=2&query=3&key=4")
+    weight = tab.groups[0].weights[1, 2, 3, 4].item()
+    assert reader.said() == f"layer 1, head 2: “sat” attends {weight:.4f} to “on”."
+
+
+def test_pairs_groups_and_raw_tokens(reader, everything):
+    reader.open(everything, "#view=matrix&pair=ab")
+    texts = reader.run("return [...document.querySelectorAll('.picture text')].map((text) => text.textContent)")
+    assert texts.count("[CLS]") == 1  # a query, and no key
+    reader.open(everything, "#view=heads")
+    assert "believ" in reader.text(".picture svg")
+    assert "##believ" not in reader.text(".picture svg")
+    reader.click("[data-control=tokens]")
+    assert "##believ" in reader.text(".picture svg")
+    reader.open(page("", [samples.two_stacks()]), "#view=heads&group=cross")
+    assert reader.text("[aria-label=attention] [aria-pressed=true]") == "cross"
+    reader.open(page("", [samples.layers()]))
+    assert "café" in reader.text(".picture svg")
+
+
+def test_steps_add_up_each_number(reader):
+    tab = samples.steps()
+    reader.open(page("", [tab]))
+    value = tab.steps[0].value[0, 1].item()
+    reader.press("\ue014")
+    assert reader.said().endswith(f"is {shown(value)}.")
+    assert "(32 terms)" in reader.said()
+    reader.press("n")
+    assert reader.text("[aria-current]") == "2 s"
+
+
+def shown(value):
+    digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def test_a_grid_chooses_the_head_of_all_views(reader, everything):
+    reader.open(everything, "#view=grid")
+    reader.press("\ue015\ue014")
+    reader.click("#tab-heads")
+    assert "layer 1, head 1" in reader.said()
+
+
+def test_keys_are_listed_and_the_table_is_beside_the_picture(reader, everything):
+    reader.open(everything, "#view=matrix")
+    reader.press("?", "body")
+    assert reader.run("return document.querySelector('dialog').open")
+    reader.press("\ue00c", "dialog")
+    assert reader.run("return document.querySelectorAll('table').length") == 0
+    reader.click(".of-picture")
+    assert reader.run("return document.querySelectorAll('tbody tr').length") == len(samples.WORDS)
+
+
+def test_exports_are_files(reader, everything):
+    for view in ("heads", "matrix", "model"):
+        reader.open(everything, f"#view={view}&layer=1&head=2")
+        for kind in ("SVG", "PNG", "CSV"):
+            reader.run(
+                "[...document.querySelectorAll('button')].find((b) => b.textContent === arguments[0]).click()", kind
+            )
+        files = [reader.folder / f"{view}-attention-layer1-head2.{kind}" for kind in ("svg", "png", "csv")]
+        wait_for(lambda files=files: all(file.is_file() and file.stat().st_size for file in files))
+        texts = ["".join(node.itertext()) for node in ElementTree.parse(files[0]).iter() if node.tag.endswith("}text")]
+        assert ("0" if view == "model" else "[CLS]") in texts
+        assert "var(" not in files[0].read_text(encoding="utf-8")
+        data = files[1].read_bytes()
+        assert data[:8] == b"\x89PNG\r\n\x1a\n"
+        assert int.from_bytes(data[16:20]) > 400
+        assert len(files[2].read_text(encoding="utf-8").splitlines()) == (5 if view == "model" else 16)
+
+
+def test_hostile_words_are_shown_as_words(reader):
+    tokens = samples.HOSTILE
+    tabs = [samples.attention(len(tokens), 2, 2, tokens)]
+    reader.open(page("<img src=x>", tabs, notes=["<b>n</b>"]), "#view=matrix&query=0&key=1")
+    reader.click(".of-picture")
+    assert reader.run("return document.querySelectorAll('img, b, a, iframe, object, [onerror], [onload]').length") == 0
+    assert reader.text("h1") == "<img src=x>"
+    assert "<img src=x onerror=alert(2)>" in reader.said()
+    assert "⟨U+202E⟩abc" in reader.text("table")
+    assert not reader.complaints()
+    reader.run("[...document.querySelectorAll('button')].find((b) => b.textContent === 'CSV').click()")
+    file = reader.folder / "matrix-attention-layer0-head0.csv"
+    wait_for(file.is_file)
+    assert "'=1+1" in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("size", "limit"), [(64, 1000), (512, 2000)])
+def test_first_picture_comes_soon(reader, size, limit):
+    html = page("", [samples.attention(size, 12, 12)])
+    took = min(reader.open(html) for _ in range(2))
+    print(f"first picture of 12 x 12 x {size}: {took:.0f} ms")
+    assert took < 3 * limit
+    assert not reader.complaints()
+
+
+def test_works_in_a_frame(reader, everything):
+    reader.browser.get("about:blank")
+    (reader.folder / "frame.html").write_text(f"<!doctype html>{frame(everything)}", encoding="utf-8")
+    reader.browser.get((reader.folder / "frame.html").as_uri())
+    reader.browser.switch_to.frame(0)
+    reader.first_picture()
+    reader.press("\ue015")
+    assert "attends" in reader.said()
+    reader.browser.switch_to.default_content()
+    assert not reader.complaints()
+
+
+@pytest.fixture(scope="module")
+def axe():
+    file = os.environ.get("MINITRANSFORMER_AXE")
+    if not file:
+        pytest.skip("MINITRANSFORMER_AXE names no axe.min.js; npm install axe-core gives one")
+    return Path(file).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing(reader, everything, axe, theme):
+    for view in VIEWS:
+        reader.open(everything, f"#view={view}&theme={theme}")
+        reader.run("document.querySelector('.of-picture').click()")
+        reader.run(axe)
+        script = "const done = arguments[0]; axe.run().then((found) => done(found.violations.map((v) => v.id + ': ' + v.nodes[0].html)))"
+        assert reader.browser.execute_async_script(script) == [], view
