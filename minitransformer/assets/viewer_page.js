@@ -196,7 +196,7 @@ function build() {
   part.bar = el("div", { class: "controls" }, part.tableButton, button("SVG", () => saveSvg(drawing), { class: "of-picture", "aria-label": "save the picture as SVG" }),
     button("PNG", () => savePng(drawing), { class: "of-picture", "aria-label": "save the picture as PNG" }),
     button("CSV", () => saveCsv(currentView().table()), { "aria-label": "save the table as CSV" }));
-  part.before = el("div");
+  part.before = el("div", { onkeydown: pictureKey });
   part.after = el("div");
   part.table = el("div", { class: "scrolls", tabindex: 0, role: "region", "aria-label": "table", hidden: true });
   part.panel = el("div", { role: "tabpanel", id: "panel", class: "panel" }, part.controls, part.before, part.picture, part.said, part.after, part.note, part.bar, part.table, part.live);

@@ -8,6 +8,7 @@ function cellView(view, rows, columns) {
     keys: view.keys ?? "← ↑ → ↓ cell",
     move: () => view.drawn.mark(...cell()),
     arrows: (down, right) => view.choose(clamp(cell()[0] + down, rows), clamp(cell()[1] + right, columns)),
+    pick: (row, column, click) => (click ? view.choose(row, column) : say(view.sentence(row, column), true)),
     choose: view.choose ?? ((row, column) => select({ row, column })),
   });
 }
@@ -26,7 +27,7 @@ function layersView(id, label, tab) {
       const values = grid(Float32Array.from({ length: R * T }, (_, i) => probability(Math.floor(i / T), i % T)), R, T);
       view.drawn = matrix({
         values, rows: stages, columns, room, scale: scaleOf(values.values, false, 1), cell: { width: Math.max(70, Math.min(120, Math.floor((room - 160) / T))), height: 34 },
-        text: (row, column) => token(row, column), pick: (row, column, click) => click && view.choose(row, column),
+        text: (row, column) => token(row, column), pick: view.pick,
       });
       return picture(room, view.drawn);
     },
@@ -37,8 +38,7 @@ function layersView(id, label, tab) {
         el("span", {}, percent(probability(row, column, k)))));
       return el("ol", { class: "bars" }, ...bars);
     },
-    sentence() {
-      const [row, column] = view.cell();
+    sentence(row = view.cell()[0], column = view.cell()[1]) {
       return `${stages[row]}, after ${quoted(visible(tab.tokens[column]))}: ${quoted(token(row, column))} with ${percent(probability(row, column))}.`;
     },
     note: () => "Each cell: the likeliest token, were the model to stop there; the shade is its probability.",
@@ -64,12 +64,11 @@ function gridView(id, label, tab) {
     draw(room) {
       view.drawn = matrix({
         values, rows, columns, room, title: visible(`${tab.row_name} (rows) × ${tab.column_name} (columns)`), scale: scaleOf(values.values, tab.signed),
-        text: (row, column) => decimals(values.at(row, column)), pick: (row, column, click) => click && view.choose(row, column),
+        text: (row, column) => decimals(values.at(row, column)), pick: view.pick,
       });
       return picture(room, view.drawn);
     },
-    sentence() {
-      const [row, column] = view.cell();
+    sentence(row = view.cell()[0], column = view.cell()[1]) {
       const value = Number.isNaN(values.at(row, column)) ? "nothing" : digits(values.at(row, column));
       return visible(`${tab.row_name} ${tab.rows[row]}, ${tab.column_name} ${tab.columns[column]}: ${value}.`);
     },

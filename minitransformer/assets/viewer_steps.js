@@ -17,7 +17,7 @@ function stepsView(id, label, tab) {
         values, room, rows: step().rows.map(visible), columns: columnNames(step()).map(visible),
         scale: scaleOf(values.values, values.values.some((value) => value < 0 && Number.isFinite(value))),
         text: (row, column) => decimals(values.at(row, column)),
-        pick: (row, column, click) => click && select({ row, column }),
+        pick: (row, column, click) => (click ? select({ row, column }) : say(cellSum(step(), row, column), true)),
       });
       return picture(room, drawn);
     },

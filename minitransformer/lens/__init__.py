@@ -1,6 +1,8 @@
 """Looking inside a loaded model: each function returns a small frozen result to read, draw, show and save.
 
-    print(lens.attention(model, "The cat sat."))
+In two lines:
+
+    from minitransformer import lens
     lens.attention(model, "The cat sat.").save("heads.html")
 """
 

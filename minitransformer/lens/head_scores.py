@@ -81,7 +81,8 @@ class HeadScores(Result):
         lines = [["layer", self.unit, "score", ""]]
         lines += [[cell(i), cell(h), cell(s), bar(abs(s), most)] for i, h, s in rows[:MOST_SHOWN]]  # type: ignore[arg-type]
         more = f"\n… and {len(rows) - MOST_SHOWN:,} more" if len(rows) > MOST_SHOWN else ""
-        first = f"the unchanged model's {self.metric}: {cell(self.unchanged)}, the mean over {self.examples:,} examples"
+        over = "one example" if self.examples == 1 else f"{self.examples:,} examples, their mean"
+        first = f"the unchanged model's {self.metric}: {cell(self.unchanged)}, over {over}"
         return f"{first}\n\n{aligned(lines, [True, True, True, False])}{more}"
 
     def figure(self) -> Figure:

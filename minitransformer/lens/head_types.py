@@ -80,7 +80,7 @@ class HeadTypes(Result):
         """What the scores do not show."""
         return (
             "A score says where a head attends on these texts, not what the model uses it for; ablate it to see that.",
-            f"Clearly above chance: at least {CLEARLY:.0%} of the way from chance to 1. A head's type is its furthest up.",
+            f"Clearly above chance: at least {CLEARLY:.0%} of the way to 1. The type furthest up is the head's.",
         )
 
     def table(self) -> Table:

@@ -4,9 +4,10 @@ They take what BertViz takes (a list of one tensor [1 H T S] for each layer), an
 tensor [L H T S], and the weights of transformers' `generate`, which are nested by step.
 """
 
+import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ NO_WEIGHTS = (
 class Page:
     """A page that a notebook shows in a frame; `data` is its HTML, as IPython's own HTML object has it."""
 
-    data: str
+    data: str = field(repr=False)
 
     def _repr_html_(self) -> str:
         return frame(self.data)
@@ -191,7 +192,7 @@ def _act(tab: AttentionTab, start: str, readable: bool, html_action: str) -> Pag
     if html_action == "return":
         return shown
     if "IPython" in sys.modules:
-        sys.modules["IPython"].display.display(shown)
+        importlib.import_module("IPython.display").display(shown)
     else:
         print("There is no notebook to show the page in; html_action='return' gives it, to be saved.")
     return None

@@ -90,7 +90,7 @@ def test_rows_with_labels_judge_heads(here, tmp_path):
     )
     code, text, told = here("ablate", folder, "--data", rows)
     assert (code, told) == (0, "")
-    assert "the mean over 2 examples" in text
+    assert "over 2 examples, their mean" in text
 
 
 def test_two_stacks(here, t5, tmp_path):

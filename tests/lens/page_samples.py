@@ -15,7 +15,23 @@ from minitransformer.lens.tabs import (
     TableTab,
 )
 
-WORDS = tuple("[CLS] the cat sat on the mat [SEP] it was un ##believ ##ably tired [SEP]".split())
+WORDS = (
+    "[CLS]",
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "the",
+    "mat",
+    "[SEP]",
+    "it",
+    "was",
+    "un",
+    "##believ",
+    "##ably",
+    "tired",
+    "[SEP]",
+)
 SECOND = 8
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -39,7 +55,7 @@ def weights(layers, heads, queries, keys):
     return (torch.randn(layers, heads, queries, keys) * 3).softmax(-1)
 
 
-def attention(size=len(WORDS), layers=4, heads=8, tokens=None):
+def attention(size=15, layers=4, heads=8, tokens=None):
     tokens = tokens or (WORDS if size == len(WORDS) else tuple(f"t{i}" for i in range(size)))
     second = SECOND if tokens is WORDS else None
     return AttentionTab(
@@ -48,7 +64,7 @@ def attention(size=len(WORDS), layers=4, heads=8, tokens=None):
 
 
 def two_stacks():
-    source, target = tuple("▁the ▁house </s>".split()), tuple("<pad> ▁Das ▁Haus .".split())
+    source, target = ("▁the", "▁house", "</s>"), ("<pad>", "▁Das", "▁Haus", ".")
     sides = {"encoder": (source, source), "decoder": (target, target), "cross": (target, source)}
     return AttentionTab(
         tuple(AttentionGroup(name, weights(3, 4, len(q), len(k)), q, k) for name, (q, k) in sides.items())

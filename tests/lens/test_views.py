@@ -64,6 +64,7 @@ def test_signatures_are_bertvizs(name):
     assert [(p.name, p.default, p.kind) for p in ours] == [(p.name, p.default, p.kind) for p in theirs]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # BertViz leaves its files open
 @pytest.mark.parametrize("case", calls())
 @pytest.mark.parametrize("name", ["head_view", "model_view"])
 def test_the_same_calls_are_taken_and_refused(name, case):
@@ -72,7 +73,7 @@ def test_the_same_calls_are_taken_and_refused(name, case):
     for view in (getattr(pytest.importorskip("bertviz"), name), getattr(views, name)):
         try:
             taken.append(isinstance(view(**given).data, str))
-        except (ValueError, RuntimeError):
+        except (ValueError, IndexError):
             taken.append(False)
     assert taken[0] == taken[1]
 
