@@ -62,6 +62,6 @@ function tableOf({ caption, columns, rows }) {
 }
 
 function tableText(cell) {
-  if (cell === null) return "";
-  return typeof cell === "number" && !Number.isInteger(cell) ? decimals(cell, 4) : String(cell);
+  if (typeof cell !== "number") return String(cell ?? "");
+  return Number.isInteger(cell) ? cell.toLocaleString("en") : decimals(cell, 4);
 }

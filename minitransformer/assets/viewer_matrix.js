@@ -34,12 +34,12 @@ function matrix({ values, rows, columns, title, scale, text, cell, room, pick })
   };
 }
 
-/** How large a cell is where all have to fit into the room. */
+/** How large a cell is where all have to fit into the room; few rows stay high enough to be seen. */
 function cellSize(values, room) {
   const most = Math.max(values.rows, values.columns);
   const least = most > 200 ? 2 : most > ONE_BY_ONE ? 4 : 14;
   const width = Math.floor(Math.max(least, Math.min(56, room / values.columns)));
-  return { width, height: Math.min(width, 34) };
+  return { width, height: Math.min(34, Math.max(width, Math.min(24, Math.floor(360 / values.rows)))) };
 }
 
 function drawCells(cells, values, scale, size, text) {

@@ -5,9 +5,9 @@ function viewsOf(tabs) {
   const made = [];
   const add = (make, kind, label, data) => {
     const count = made.filter((view) => view.kind === kind).length + 1;
-    const id = count > 1 ? `${kind}-${count}` : kind;
-    const twice = ["Grid", "Table"].includes(label) || count === 1 || data.name ? label : `${label} ${count}`;
-    made.push(Object.assign(make(id, visible(twice), data), { kind }));
+    const alike = made.filter((view) => view.named === label).length + 1;
+    const shown = `${label[0].toUpperCase()}${label.slice(1)}${alike > 1 ? ` ${alike}` : ""}`;
+    made.push(Object.assign(make(count > 1 ? `${kind}-${count}` : kind, visible(shown), data), { kind, named: label }));
   };
   for (const tab of tabs) {
     if (tab.kind === "attention") {
@@ -15,7 +15,7 @@ function viewsOf(tabs) {
       add(modelView, "model", "Model", tab.groups);
       add(matrixView, "matrix", "Matrix", tab.groups);
     } else {
-      const [make, label] = { compare: [compareView, "Compare"], steps: [stepsView, "Steps"], layers: [layersView, "Layers"], grid: [gridView, tab.name], table: [tableView, tab.name] }[tab.kind];
+      const [make, label] = { compare: [compareView, "Compare"], steps: [stepsView, tab.group === "attention" ? "Steps" : `Steps: ${tab.group}`], layers: [layersView, "Layers"], grid: [gridView, tab.name], table: [tableView, tab.name] }[tab.kind];
       add(make, tab.kind, label, tab);
     }
   }
@@ -203,9 +203,9 @@ function build() {
   part.keys = el("dialog", { "aria-label": "Keys" });
   const theme = button("light or dark", () => { setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"); keepAddress(); });
   document.body.append(
-    el("header", {}, el("div", { class: "titles" }, el("h1", { dir: "auto" }, visible(HEADER.title)), ...HEADER.notes.map((note) => el("p", { class: "quiet" }, visible(note)))),
+    el("header", {}, el("div", { class: "titles" }, el("h1", { dir: "auto" }, visible(HEADER.title))),
       el("div", { class: "controls" }, theme, button("?", showKeys, { "aria-label": "keys" }))),
-    el("main", {}, part.tabs, part.panel), part.keys);
+    el("main", {}, part.tabs, part.panel), el("footer", {}, ...HEADER.notes.map((note) => el("p", { class: "quiet" }, visible(note)))), part.keys);
 }
 
 function start() {
@@ -218,7 +218,7 @@ function start() {
   }
   build();
   readAddress(HEADER.start);
-  readAddress(location.hash);
+  if (location.hash) readAddress(location.hash);
   show();
   requestAnimationFrame(() => setTimeout(() => performance.mark("first-picture")));
 }

@@ -2,7 +2,7 @@
 
 /** What views with rows and columns of their own have in common: one cell that is looked at. */
 function cellView(view, rows, columns) {
-  const cell = () => [clamp(now.row, rows), clamp(now.column, columns)];
+  const cell = () => [clamp(now.row, rows), clamp(view.column?.() ?? now.column, columns)];
   return Object.assign(view, {
     cell,
     keys: view.keys ?? "← ↑ → ↓ cell",
@@ -13,17 +13,21 @@ function cellView(view, rows, columns) {
   });
 }
 
-// Layers: the logit lens. The output stands at the top, the embedding at the bottom.
+// Layers: the logit lens. The output stands at the top, the embedding at the bottom. A column is a query of the stack.
 
 function layersView(id, label, tab) {
   const [R, T, K] = tab.shape;
   const probability = (row, column, k = 0) => block(tab.block, Float32Array)[((R - 1 - row) * T + column) * K + k];
-  const token = (row, column, k = 0) => visible(tab.top[R - 1 - row][column][k]);
+  let shown = []; // the tokens read, then those predicted: one rule for the marks of all
+  const token = (row, column, k = 0) => shown[T + ((R - 1 - row) * T + column) * K + k];
   const stages = tab.stages.map(visible).reverse();
   const view = cellView({
     id, label, controls: ["tokens"], redrawnBy: ["raw"],
+    column: () => (now.group === "encoder" ? null : now.query) ?? tab.place,
+    choose: (row, query) => select({ row, query, group: now.group === "encoder" ? "decoder" : now.group }),
     draw(room) {
-      const columns = shownTokens(tab.tokens, now.raw);
+      shown = shownTokens([...tab.tokens, ...tab.top.flat(2)], now.raw);
+      const columns = shown.slice(0, T);
       const values = grid(Float32Array.from({ length: R * T }, (_, i) => probability(Math.floor(i / T), i % T)), R, T);
       view.drawn = matrix({
         values, rows: stages, columns, room, scale: scaleOf(values.values, false, 1), cell: { width: Math.max(70, Math.min(120, Math.floor((room - 160) / T))), height: 34 },
@@ -39,7 +43,7 @@ function layersView(id, label, tab) {
       return el("ol", { class: "bars" }, ...bars);
     },
     sentence(row = view.cell()[0], column = view.cell()[1]) {
-      return `${stages[row]}, after ${quoted(visible(tab.tokens[column]))}: ${quoted(token(row, column))} with ${percent(probability(row, column))}.`;
+      return `${stages[row]}, ${tab.where} ${quoted(shown[column])}: ${quoted(token(row, column))} with ${percent(probability(row, column))}.`;
     },
     note: () => "Each cell: the likeliest token, were the model to stop there; the shade is its probability.",
     table() {

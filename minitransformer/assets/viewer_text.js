@@ -8,9 +8,8 @@ function visible(text) {
   if (text === "") return "∅";
   if (/^ +$/.test(text)) return "␣".repeat(text.length);
   return text.replace(UNSEEN, (char) => {
-    const code = char.codePointAt(0);
-    if (code < 32) return String.fromCodePoint(0x2400 + code);
-    return code === 127 ? "␡" : `⟨U+${code.toString(16).toUpperCase().padStart(4, "0")}⟩`;
+    const code = char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+    return { "\n": "↵", "\t": "⇥" }[char] ?? `⟨U+${code}⟩`;
   });
 }
 

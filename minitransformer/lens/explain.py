@@ -43,14 +43,14 @@ class Explanation(Result):
     @property
     def title(self) -> str:
         """Which head, and for whom."""
-        return f"layer {self.layer}, head {self.head}: where {self.query_tokens[self.query]!r} ({self.query}) looks"
+        return f"Layer {self.layer}, head {self.head}: where {self.query_tokens[self.query]!r} ({self.query}) looks"
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What it does not show."""
         return (
-            f"each step was computed again from the one before; the largest difference is {self.max_error:.1e}",
-            "a large weight moves a value, which may be small: what the head adds is the last step, not the weights",
+            f"Each step was computed again from the one before; the largest difference is {self.max_error:.1e}.",
+            "A large weight moves a value, which may be small: what the head adds is the last step, not the weights.",
         )
 
     def table(self) -> Table:

@@ -87,7 +87,9 @@ class LogitLens(Result):
 
     def tabs(self) -> tuple[Tab, ...]:
         """The page's view of layers."""
-        return (LayersTab(self.stages, self.tokens, self.top_tokens, self.probabilities),)
+        where = "at" if self.predicted == PREDICTED["masked-lm"] else "after"
+        place = (*self.masked, len(self.tokens) - 1)[0]
+        return (LayersTab(self.stages, self.tokens, self.top_tokens, self.probabilities, where, place),)
 
     def facts(self) -> dict[str, object]:
         """Which positions are masked."""

@@ -84,7 +84,8 @@ class Payload:
         if [len(row) for row in top] != [len(tab.tokens)] * len(tab.stages) or counts - {tab.probabilities.shape[2]}:
             raise InputError(f"top_tokens: expected as many as probabilities, {list(tab.probabilities.shape)}")
         numbers = self.numbers(tab.probabilities)
-        return {"kind": "layers", "stages": list(tab.stages), "tokens": list(tab.tokens), "top": top} | numbers
+        words = {"stages": list(tab.stages), "tokens": list(tab.tokens), "top": top, "where": tab.where}
+        return {"kind": "layers", "place": tab.place} | words | numbers
 
     @tab.register
     def _(self, tab: tabs.GridTab) -> Header:

@@ -92,6 +92,8 @@ class LayersTab:
     tokens: tuple[str, ...]  # T positions
     top_tokens: tuple[tuple[tuple[str, ...], ...], ...]  # [R][T][k]
     probabilities: Tensor  # [R T k]
+    where: str  # the predicted token comes "after" a position, or it is the one "at" it
+    place: int  # the position selected at first
 
 
 @dataclass(frozen=True)

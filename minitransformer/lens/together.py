@@ -28,6 +28,7 @@ class Page:
 
     results: tuple[Result, ...]
     title: str
+    start: str = ""  # what is selected at first, as the page's address says it: "layer=3&head=7"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -40,7 +41,8 @@ class Page:
 
     def html(self) -> str:
         """One HTML file, which loads nothing."""
-        return page(self.title, [tab for result in self.results for tab in result.tabs()], notes=self.notes)
+        tabs = [tab for result in self.results for tab in result.tabs()]
+        return page(self.title, tabs, notes=self.notes, start=self.start)
 
     def to_dict(self) -> dict[str, Any]:
         """Each result, ready for JSON."""
@@ -79,21 +81,26 @@ def look(
 ) -> Page:
     """All there is to see of one text: attention, heads step by step, the logit lens, the shapes.
 
-    layer, head, query: what is explained, by default for the last token: a head of the encoder, of the decoder and of
-    the cross-attention, where the model has them and the text they ask from has that token. Without a language model
-    there is no logit lens.
+    layer, head, query: what is selected at first and explained: a head of the encoder, of the decoder and of the
+    cross-attention, where the model has them and the text they ask from has that token; without a query, the last
+    token is explained. Without a language model there is no logit
+    lens.
     """
     found = attention(model, text, pair, target=target)
-    results: list[Result] = [found]
+    explained = []
     for group in asking(found, query):
         kind = None if len(found.groups) == 1 else group.name
         place = place_of(len(group.query_tokens) - 1 if query is None else query, group.query_tokens)
-        results.append(explain(model, text, layer, head, place, pair, target=target, attention=kind))
+        explained.append(explain(model, text, layer, head, place, pair, target=target, attention=kind))
+    results: list[Result] = [found, *explained]
     if getattr(model.transformer.head, "lm", None) is not None:
         results.append(logit_lens(model, cast("str", text), pair, target=target))
     results.append(shapes(model, text, pair, target=target))
     said = f"“{text}”" if isinstance(text, str) and pair is None else f"“{text}” and “{pair}”" if pair else "an image"
-    return Page(tuple(results), f"{model.base.rpartition('/')[2]}: {said}")
+    first = explained[0]
+    start = f"group={first.attention}&layer={first.layer}&head={first.head}&heads={first.head}"
+    start += "" if query is None else f"&query={first.query}"
+    return Page(tuple(results), f"{model.base.rpartition('/')[2]}: {said}", start)
 
 
 def asking(found: Attention, query: int | str | None) -> list[AttentionGroup]:

@@ -99,8 +99,9 @@ def steps():
 
 
 def layers():
-    top = tuple(tuple(("Paris", "Rome", "the") for _ in range(4)) for _ in range(3))
-    return LayersTab(("embedding", "block 0", "output"), ("The", "Ġcity", "Ġof", "ĠcafÃ©"), top, torch.rand(3, 4, 3))
+    top = tuple(tuple(("ĠParis", "ĠRome", "Ġthe") for _ in range(4)) for _ in range(3))
+    tokens = ("The", "Ġcity", "Ġof", "ĠcafÃ©")
+    return LayersTab(("embedding", "block 0", "output"), tokens, top, torch.rand(3, 4, 3), "after", 3)
 
 
 def grid(signed=True):

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import page_samples as samples
 import pytest
+import torch
 from page_browser import Reader, start, wait_for
 
 from minitransformer.lens.page import frame, page
+from minitransformer.lens.tabs import Step, StepsTab
 
 pytestmark = pytest.mark.xdist_group("browser")
 VIEWS = ["heads", "model", "matrix", "steps", "layers", "compare", "grid", "table"]
@@ -105,6 +107,30 @@ def test_pairs_groups_and_raw_tokens(reader, everything):
     assert reader.text("[aria-label=attention] [aria-pressed=true]") == "cross"
     reader.open(page("", [samples.layers()]))
     assert "café" in reader.text(".picture svg")
+
+
+def test_layers_share_the_query_and_the_rule_for_tokens(reader):
+    tabs = [samples.attention(4, 2, 2, samples.layers().tokens), samples.layers()]
+    reader.open(page("", tabs), "#view=layers")
+    assert "after “café”: “Paris”" in reader.said()  # where the lens says that it is read
+    reader.press("\ue012")  # arrow left
+    assert "after “of”: “Paris”" in reader.said()
+    reader.click("[data-control=tokens]")
+    assert "after “Ġof”: “ĠParis”" in reader.said()
+    reader.click("#tab-heads")
+    assert "“Ġof” attends" in reader.said()
+
+
+def test_a_page_opens_where_it_is_told_to(reader):
+    reader.open(page("", [samples.two_stacks()], start="group=cross&layer=2&head=1&heads=1&query=1"))
+    assert "layer 2, head 1: “Das” attends" in reader.said()
+    assert reader.run("return document.querySelectorAll('[role=toolbar] [aria-pressed=true]').length") == 1
+
+
+def test_the_numbers_of_a_long_vector_can_be_seen(reader):
+    vector = Step("x", "x", "x", "[1 D] = [1 384]", torch.randn(1, 384), ("cat",), ())
+    reader.open(page("", [StepsTab(0, 0, 0, "attention", ("cat",), (vector,))]))
+    assert reader.run("return document.querySelector('.picture image').getAttribute('height')") == "24"
 
 
 def test_steps_add_up_each_number(reader):

@@ -47,6 +47,7 @@ def test_what_is_explained():
     page = lens.look(loaded("t5"), TEXT, target=TARGET, layer=1, head=1, query="</s>")
     steps = [tab for result in page.results for tab in result.tabs() if isinstance(tab, StepsTab)]
     assert [(tab.layer, tab.head, tab.group) for tab in steps] == [(1, 1, "encoder")]  # the decoder reads no end
+    assert page.start == f"group=encoder&layer=1&head=1&heads=1&query={steps[0].query}"
     with pytest.raises(InputError, match="query: 'zebra' stands not in"):
         lens.look(loaded("t5"), TEXT, target=TARGET, query="zebra")
     with pytest.raises(InputError, match="layer: got 7"):
