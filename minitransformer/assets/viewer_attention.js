@@ -5,14 +5,15 @@ const LEAST_WEIGHT = 0.01; // of a line from or to the token looked at
 const PAIRS = [["all", "All"], ["aa", "Sentence A -> Sentence A"], ["ab", "Sentence A -> Sentence B"], ["ba", "Sentence B -> Sentence A"], ["bb", "Sentence B -> Sentence B"]];
 
 const hasPair = (group) => group.query_second !== null && group.key_second !== null;
-const title = (group) => `layer ${group.layers[now.layer]}, head ${group.heads[now.head]}`;
+const headName = (group) => `layer ${group.layers[now.layer]}, head ${group.heads[now.head]}`;
 const headsOn = (group) => now.heads ?? [...group.heads.keys()];
 
 /** The queries and keys that the filter of sentence pairs lets through, [from, to), with their tokens. */
 function shownRange(group) {
   const side = (tokens, second, letter) => {
     const [from, to] = !hasPair(group) || now.pair === "all" ? [0, tokens.length] : letter === "a" ? [0, second] : [second, tokens.length];
-    return { from, to, tokens: shownTokens(tokens, now.raw), shown: shownTokens(tokens, now.raw).slice(from, to) };
+    const all = shownTokens(tokens, now.raw);
+    return { from, to, tokens: all, shown: all.slice(from, to) };
   };
   return { q: side(group.queries, group.query_second, now.pair[0]), k: side(group.keys, group.key_second, now.pair[1]) };
 }
@@ -22,12 +23,12 @@ function shownWeights(group, layer, head) {
   const { q, k } = shownRange(group);
   const all = headWeights(group, layer, head);
   if (q.shown.length === all.rows && k.shown.length === all.columns) return all;
-  const part_ = new Float32Array(q.shown.length * k.shown.length);
+  const some = new Float32Array(q.shown.length * k.shown.length);
   for (let row = 0; row < q.shown.length; row++) {
     const from = (q.from + row) * all.columns;
-    part_.set(all.values.subarray(from + k.from, from + k.to), row * k.shown.length);
+    some.set(all.values.subarray(from + k.from, from + k.to), row * k.shown.length);
   }
-  return grid(part_, q.shown.length, k.shown.length);
+  return grid(some, q.shown.length, k.shown.length);
 }
 
 /** The key that a query attends to most. */
@@ -40,12 +41,14 @@ function strongest(weights, query) {
 /** What is looked at, as a sentence: layer 3, head 7: “sat” attends 0.61 to “cat”. */
 function attentionSentence(group, query = now.query, key = now.key) {
   const { q, k } = shownRange(group);
-  if (query === null && key !== null) return `${title(group)}: the lines show which tokens attend to ${quoted(k.tokens[key])}.`;
-  if (query === null) return `${title(group)}: choose a token to see what it attends to.`;
+  if (query === null && key !== null) return `${headName(group)}: the tokens that attend to ${quoted(k.tokens[key])}.`;
+  if (query === null) return `${headName(group)}: choose a token to see what it attends to.`;
   const weights = headWeights(group, now.layer, now.head);
   const most = key ?? strongest(weights, query);
-  const said = `${quoted(q.tokens[query])} attends ${decimals(weights.at(query, most), placesOf(group))} to ${quoted(k.tokens[most])}`;
-  return `${title(group)}: ${said}${key === null ? ", most of all" : ""}.`;
+  const weight = weights.at(query, most);
+  const size = group.largest && !weight ? "too little to be among the largest weights" : decimals(weight, placesOf(group));
+  const said = `${quoted(q.tokens[query])} attends ${size} to ${quoted(k.tokens[most])}`;
+  return `${headName(group)}: ${said}${key === null ? ", most of all" : ""}.`;
 }
 
 /** A grid as a table. */
@@ -57,7 +60,7 @@ function attentionTable(group) {
   const { q, k } = shownRange(group);
   const weights = shownWeights(group, now.layer, now.head);
   const at = (row, column) => Number(weights.at(row, column).toFixed(placesOf(group)));
-  return gridTable(`${title(group)}: weights from queries (rows) to keys (columns)`, "query", q.shown, k.shown, at);
+  return gridTable(`${headName(group)}: weights from queries (rows) to keys (columns)`, "query", q.shown, k.shown, at);
 }
 
 // Heads
@@ -70,7 +73,7 @@ function headsView(id, label, groups) {
     id, label, groups,
     controls: ["group", "layer", "pair", "tokens", "heads"],
     redrawnBy: ["group", "layer", "head", "heads", "pair", "raw"],
-    keys: "↑ ↓ token, ← → head, Page Up and Page Down layer, Escape no token",
+    keys: "↑ ↓ token, ← → head, k keys or queries, Page Up and Page Down layer, Escape no token",
     draw(room) {
       layout = headsLayout(selectedGroup(), room);
       hover = null;
@@ -93,6 +96,7 @@ function headsView(id, label, groups) {
       const at = now[side] === null ? (down > 0 ? from : to - 1) : now[side] + down;
       return select({ query: null, key: null, [side]: Math.max(from, Math.min(to - 1, at)) });
     },
+    letters: { k: () => select(now.query === null ? { query: now.key ?? layout.query.from, key: null } : { query: null, key: now.query }) },
     sentence: () => attentionSentence(selectedGroup(), now.query, selected().key),
     note: () => headsNote(selectedGroup(), layout),
     table: () => attentionTable(selectedGroup()),
@@ -215,7 +219,7 @@ function modelView(id, label, groups) {
     move: () => drawn.mark(now.layer, now.head),
     arrows: (down, right) => select({ layer: now.layer + down, head: now.head + right }),
     enter: openHead,
-    sentence: () => `${title(selectedGroup())}: the strongest key gets ${percent(focus(selectedGroup(), now.layer, now.head))} of a query's attention, on average.`,
+    sentence: () => `${headName(selectedGroup())}: the strongest key gets ${percent(focus(selectedGroup(), now.layer, now.head))} of a query's attention, on average.`,
     note: () => `Each square is a head: queries from top to bottom, keys from left to right; the shade grows with the square root of the weight. ${precision(selectedGroup())}`,
     table() {
       const group = selectedGroup();
@@ -279,7 +283,7 @@ function matrixView(id, label, groups) {
       const { q, k } = shownRange(group);
       const values = shownWeights(group, now.layer, now.head);
       drawn = matrix({
-        values, rows: q.shown, columns: k.shown, room, title: `${title(group)}: queries (rows) × keys (columns)`,
+        values, rows: q.shown, columns: k.shown, room, title: `${headName(group)}: queries (rows) × keys (columns)`,
         scale: scaleOf(values.values, false), text: (row, column) => decimals(values.at(row, column)),
         pick(row, column, click) {
           const [query, key] = [q.from + row, k.from + column];

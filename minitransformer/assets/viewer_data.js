@@ -50,7 +50,9 @@ function unpackHead(group, layer, head) {
 function precision(group) {
   const rounding = `Weights are rounded to 1/${group.levels}: each is at most ${digits(0.5 / group.levels)} off.`;
   if (!group.largest) return rounding;
-  return `Shown are the ${group.largest} largest weights of each row, ${percent(group.share)} of all attention; the others count as 0. ${rounding}`;
+  const weights = headWeights(group, now.layer, now.head);
+  const kept = weights.values.reduce((sum, weight) => sum + weight, 0) / weights.rows;
+  return `Shown are the ${group.largest} largest weights of each row: ${percent(kept)} of this head's attention, ${percent(group.share)} of all heads'; the others count as 0. ${rounding}`;
 }
 
 /** How many decimals of a group's weights are worth writing. */

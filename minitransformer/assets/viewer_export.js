@@ -22,7 +22,7 @@ function alone(drawing) {
   return { text: new XMLSerializer().serializeToString(copy), width, height };
 }
 
-const fileName = () => [now.view, ...(currentView().groups ? [now.group, `layer${now.layer}`, `head${now.head}`] : [])].join("-").replace(/[^\w-]+/g, "_");
+const fileName = () => [now.view, ...(currentView().groups ? [now.group, headName(selectedGroup()).replace(", ", "-").replaceAll(" ", "")] : [])].join("-").replace(/[^\w-]+/g, "_");
 
 function saveSvg(drawing) {
   download(`${fileName()}.svg`, dataUrl("image/svg+xml", alone(drawing).text));
@@ -32,11 +32,11 @@ function saveSvg(drawing) {
 async function savePng(drawing) {
   const { text, width, height } = alone(drawing);
   const fine = Math.min(2, 8000 / Math.max(width, height));
-  const picture_ = new Image();
-  picture_.src = dataUrl("image/svg+xml", text);
-  await picture_.decode();
+  const image = new Image();
+  image.src = dataUrl("image/svg+xml", text);
+  await image.decode();
   const canvas = el("canvas", { width: Math.round(width * fine), height: Math.round(height * fine) });
-  canvas.getContext("2d").drawImage(picture_, 0, 0, canvas.width, canvas.height);
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
   download(`${fileName()}.png`, canvas.toDataURL("image/png"));
 }
 
@@ -56,7 +56,7 @@ function tableOf({ caption, columns, rows }) {
   const cut = rows.length > MOST_ROWS || columns.length > MOST_COLUMNS;
   const said = cut ? `${caption} (the first ${Math.min(MOST_ROWS, rows.length)} of ${rows.length} rows, ${Math.min(MOST_COLUMNS, columns.length)} of ${columns.length} columns; the CSV file has them all)` : caption;
   const body = rows.slice(0, MOST_ROWS).map((row) => el("tr", {}, ...row.slice(0, MOST_COLUMNS).map((cell, at) => (
-    at ? el("td", { class: typeof cell === "number" && "number" }, tableText(cell)) : el("th", { scope: "row" }, tableText(cell))))));
+    at || tableText(cell) === "" ? el("td", { class: typeof cell === "number" && "number" }, tableText(cell)) : el("th", { scope: "row" }, tableText(cell))))));
   const head = columns.slice(0, MOST_COLUMNS).map((name) => el("th", { scope: "col" }, name));
   return el("table", {}, el("caption", {}, said), el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...body));
 }

@@ -1,5 +1,6 @@
 // A matrix as a picture: coloured cells with numbers where they fit, labels at two sides, and a frame on one cell.
 
+const BOLD = 1.25; // how much wider bold letters are, at most
 const ONE_BY_ONE = 64; // more rows or columns than that are drawn as one image
 
 /**
@@ -20,11 +21,11 @@ function matrix({ values, rows, columns, title, scale, text, cell, room, pick })
   cells.append(outline({ width, height }), ...labels.nodes, ...rowLabels(rows, size.height), frame);
   if (pick) listen(cells, values, size, pick);
   const whole = left + Math.max(width + labels.beyond, scale.top ? 180 : 0) + 4;
-  const head = title && words(left, 16, fitted(title, (Math.max(room, whole) - left) / 1.1, 16), { "font-size": 16, "font-weight": 600 });
+  const head = title && words(left, 16, fitted(title, (Math.max(room, whole) - left) / BOLD, 16), { "font-size": 16, "font-weight": 600 });
   return {
     node: svg("g", {}, head, cells, scale.top > 0 && shifted(left, top + height + 14, ...legend(scale))),
     cells, frame, size,
-    width: Math.max(whole, head ? left + Math.min(room - left, widthOf(title, 16) * 1.1) : 0),
+    width: Math.max(whole, head ? left + Math.min(room - left, widthOf(title, 16) * BOLD) : 0),
     height: top + height + (scale.top ? 40 : 4),
     mark: (row, column) => dress(frame, {
       x: (column ?? 0) * size.width, y: (row ?? 0) * size.height,
@@ -50,8 +51,10 @@ function drawCells(cells, values, scale, size, text) {
       const [x, y] = [column * size.width, row * size.height];
       cells.append(svg("rect", { x, y, width: size.width + 0.3, height: size.height + 0.3, fill: css(colour) }));
       if (!text || size.width < 33) continue;
-      const place = { "font-size": letters, "text-anchor": "middle", fill: readableOn(colour) };
-      cells.append(words(x + size.width / 2, y + size.height / 2 + letters * 0.36, fitted(text(row, column), size.width - 2, letters), place));
+      const said = text(row, column);
+      const small = widthOf(said, letters) > size.width - 2 ? letters - 2 : letters; // where there is a minus besides
+      const place = { "font-size": small, "text-anchor": "middle", fill: readableOn(colour) };
+      cells.append(words(x + size.width / 2, y + size.height / 2 + small * 0.36, fitted(said, size.width - 2, small), place));
     }
   }
 }

@@ -31,6 +31,7 @@ let drawing = null;
 function select(changes) {
   const before = JSON.stringify(now);
   const old = { ...now };
+  if (changes.view && changes.view !== now.view) now.row = now.column = 0; // they mean something else there
   Object.assign(now, changes);
   keepInside();
   keepAddress();
@@ -67,6 +68,7 @@ function draw() {
   part.picture.replaceChildren(...[drawing].filter(Boolean));
   part.picture.setAttribute("aria-label", `${view.label}: a picture. Keys: ${view.keys ?? ""}`);
   refresh();
+  showTable();
 }
 
 /** Shows what has changed without drawing anew. */
@@ -76,7 +78,6 @@ function refresh() {
   part.after.replaceChildren(...[view.after?.()].filter(Boolean));
   part.note.textContent = view.note();
   say(view.sentence());
-  showTable();
 }
 
 /** Says what is looked at; to those who listen as well, unless it is only under the pointer. */
@@ -146,11 +147,12 @@ function pictureKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const view = currentView();
   if (ARROWS[event.key] && view.arrows) view.arrows(...ARROWS[event.key]);
-  else if (event.key === "PageUp" || event.key === "PageDown") select({ layer: now.layer + (event.key === "PageUp" ? -1 : 1) });
+  else if (view.groups && (event.key === "PageUp" || event.key === "PageDown")) select({ layer: now.layer + (event.key === "PageUp" ? -1 : 1) });
   else if (event.key === "Enter" && view.enter) view.enter();
   else if (event.key === "Escape") select({ query: null, key: null });
   else if (view.letters?.[event.key]) view.letters[event.key]();
   else return;
+  [...part.picture.querySelectorAll(`[stroke="${ink.mark}"]`)].at(-1)?.scrollIntoView({ block: "nearest", inline: "nearest" });
   event.preventDefault();
 }
 
@@ -185,7 +187,7 @@ function build() {
   part.tabs = el("div", { role: "tablist", "aria-label": "views", onkeydown: roving },
     ...VIEWS.map((view) => button(view.label, () => select({ view: view.id }), { role: "tab", id: `tab-${view.id}`, "aria-controls": "panel" })));
   part.controls = el("div", { class: "controls" });
-  part.picture = el("div", { class: "picture", tabindex: 0, role: "application", "aria-describedby": "said", onkeydown: pictureKey });
+  part.picture = el("div", { class: "picture", tabindex: 0, role: "application", "aria-describedby": "said", onkeydown: pictureKey, onpointerleave: () => say(currentView().sentence(), true) });
   part.said = el("p", { class: "said", id: "said" });
   part.live = el("p", { class: "unseen", "aria-live": "polite" });
   part.note = el("p", { class: "quiet" });

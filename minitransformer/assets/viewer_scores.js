@@ -2,7 +2,7 @@
 
 /** What views with rows and columns of their own have in common: one cell that is looked at. */
 function cellView(view, rows, columns) {
-  const cell = () => [clamp(now.row, rows), clamp(view.column?.() ?? now.column, columns)];
+  const cell = () => [clamp(view.row?.() ?? now.row, rows), clamp(view.column?.() ?? now.column, columns)];
   return Object.assign(view, {
     cell,
     keys: view.keys ?? "← ↑ → ↓ cell",
@@ -26,7 +26,7 @@ function layersView(id, label, tab) {
     column: () => (now.group === "encoder" ? null : now.query) ?? tab.place,
     choose: (row, query) => select({ row, query, group: now.group === "encoder" ? "decoder" : now.group }),
     draw(room) {
-      shown = shownTokens([...tab.tokens, ...tab.top.flat(2)], now.raw);
+      shown = shownTokens([...tab.tokens, ...tab.top.flat(2)], now.raw, tab.tokens);
       const columns = shown.slice(0, T);
       const values = grid(Float32Array.from({ length: R * T }, (_, i) => probability(Math.floor(i / T), i % T)), R, T);
       view.drawn = matrix({
@@ -59,13 +59,24 @@ function layersView(id, label, tab) {
 
 function gridView(id, label, tab) {
   const values = numbers(tab);
-  const [rows, columns] = [tab.rows.map(visible), tab.columns.map(visible)];
+  const heads = () => groupsOf()?.find((group) => group.name === tab.selects); // what its rows and columns are, if anything
+  const mine = () => (tab.selects === now.group ? heads() : undefined);
+  let alone = null; // a cell that was chosen here, whose head the other views do not have
+  const marked = [...tab.rows, ...tab.columns].some((name) => /^(Ġ|▁|##)./.test(name));
+  let [rows, columns] = [[], []];
   const view = cellView({
-    id, label, controls: [], redrawnBy: [],
+    id, label, controls: marked ? ["tokens"] : [], redrawnBy: ["raw"],
+    row: () => alone?.[0] ?? mine()?.layers[now.layer],
+    column: () => alone?.[1] ?? mine()?.heads[now.head],
     choose(row, column) {
-      select({ row, column, ...(tab.selects === null ? {} : { group: tab.selects, layer: row, head: column, heads: [column] }) });
+      const [layer, head] = [heads()?.layers.indexOf(row) ?? -1, heads()?.heads.indexOf(column) ?? -1];
+      alone = layer < 0 || head < 0 ? [row, column] : null;
+      select({ row, column, ...(alone ? {} : { group: tab.selects, layer, head, heads: [head] }) });
+      refresh();
     },
     draw(room) {
+      alone = null;
+      [rows, columns] = [tab.rows, tab.columns].map((names) => shownTokens(names, now.raw));
       view.drawn = matrix({
         values, rows, columns, room, title: visible(`${tab.row_name} (rows) × ${tab.column_name} (columns)`), scale: scaleOf(values.values, tab.signed),
         text: (row, column) => decimals(values.at(row, column)), pick: view.pick,
@@ -74,9 +85,9 @@ function gridView(id, label, tab) {
     },
     sentence(row = view.cell()[0], column = view.cell()[1]) {
       const value = Number.isNaN(values.at(row, column)) ? "nothing" : digits(values.at(row, column));
-      return visible(`${tab.row_name} ${tab.rows[row]}, ${tab.column_name} ${tab.columns[column]}: ${value}.`);
+      return `${label}: ${visible(tab.row_name)} ${rows[row]}, ${visible(tab.column_name)} ${columns[column]}: ${value}.`;
     },
-    note: () => (tab.selects === null ? "" : "The head chosen here is the one that the other views show."),
+    note: () => (!heads() ? "" : "The head chosen here is the one that the other views show."),
     table: () => gridTable(label, visible(tab.row_name), rows, columns, values.at),
   }, values.rows, values.columns);
   return view;
@@ -101,8 +112,8 @@ function compareView(id, label, tab) {
       const most = scaleOf([a, b].map(({ values }) => values.reduce((one, other) => Math.max(one, other), 0)), false);
       const { q, k } = shownRange(group);
       const wide = room > 900 && a.columns <= 40 ? (room - 48) / 3 : room;
-      const panel = (values, title_, scale) => matrix({
-        values, title: title_, scale, rows: q.tokens, columns: k.tokens, room: wide, text: (row, column) => decimals(values.at(row, column)),
+      const panel = (values, heading, scale) => matrix({
+        values, title: heading, scale, rows: q.tokens, columns: k.tokens, room: wide, text: (row, column) => decimals(values.at(row, column)),
         pick: (row, column, click) => click && select({ query: row, key: column }),
       });
       const map = matrix({
@@ -121,7 +132,7 @@ function compareView(id, label, tab) {
     },
     sentence() {
       const group = selectedGroup();
-      const apart = `${title(group)}: divergence ${digits(numbers(tab.divergence[group.name]).at(now.layer, now.head))}.`;
+      const apart = `${headName(group)}: divergence ${digits(numbers(tab.divergence[group.name]).at(now.layer, now.head))}.`;
       if (now.query === null || now.key === null) return apart;
       const [a, b] = [group, other(group)].map((one) => headWeights(one, now.layer, now.head).at(now.query, now.key));
       const { q, k } = shownRange(group);
@@ -130,8 +141,11 @@ function compareView(id, label, tab) {
     note: () => precision(selectedGroup()),
     table() {
       const group = selectedGroup();
-      const divergence = numbers(tab.divergence[group.name]);
-      return gridTable("The divergence of each layer (rows) and head (columns)", "layer", group.layers, group.heads.map((head) => `head ${head}`), divergence.at);
+      const { q, k } = shownRange(group);
+      const [a, b] = [group, other(group)].map((one) => headWeights(one, now.layer, now.head));
+      const row = (query, key) => [q.tokens[query], k.tokens[key], ...[a.at(query, key), b.at(query, key), b.at(query, key) - a.at(query, key)].map((x) => Number(x.toFixed(4)))];
+      const rows = q.tokens.flatMap((_, query) => k.tokens.map((__, key) => row(query, key)));
+      return { caption: `${headName(group)}: weights`, columns: ["query", "key", "A", "B", "B − A"], rows };
     },
   };
   return view;
@@ -142,6 +156,6 @@ function compareView(id, label, tab) {
 function tableView(id, label, tab) {
   return {
     id, label, tableOnly: true, controls: [], redrawnBy: [], draw: () => null, sentence: () => "", note: () => "",
-    table: () => ({ caption: label, columns: tab.columns.map((name) => visible(String(name))), rows: tab.rows.map((row) => row.map((cell) => (typeof cell === "string" ? visible(cell) : cell))) }),
+    table: () => ({ caption: label, columns: tab.columns.map((name) => visible(String(name))), rows: tab.rows.map((row) => row.map((cell) => (typeof cell === "string" && cell ? visible(cell) : cell))) }),
   };
 }

@@ -33,7 +33,7 @@ function readAddress(text) {
     const placeIn = (list, number, absent) => (list.includes(number) ? list.indexOf(number) : absent);
     now.layer = placeIn(group.layers, whole("layer"), now.layer);
     now.head = placeIn(group.heads, whole("head"), now.head);
-    if (said.has("heads")) now.heads = said.get("heads").split(",").map((text_) => placeIn(group.heads, Number(text_), -1));
+    if (said.has("heads")) now.heads = said.get("heads").split(",").map((number) => placeIn(group.heads, Number(number), -1));
   }
   if (oneOf("theme", ["light", "dark"])) setTheme(said.get("theme"));
   keepInside();
@@ -78,8 +78,13 @@ function keepInside() {
   now.group = group.name;
   now.layer = clamp(now.layer, group.layers.length);
   now.head = clamp(now.head, group.heads.length);
-  if (now.query !== null) now.query = clamp(now.query, group.queries.length);
-  if (now.key !== null) now.key = clamp(now.key, group.keys.length);
+  const { q, k } = shownRange(group);
+  const inside = (place, side, size) => {
+    const kept = place === null ? null : clamp(place, size);
+    return kept < side.from || kept >= side.to ? null : kept;
+  };
+  now.query = inside(now.query, q, group.queries.length);
+  now.key = inside(now.key, k, group.keys.length);
   now.heads = now.heads?.filter((head) => group.heads[head] !== undefined) ?? null;
   if (!now.heads?.length) now.heads = null;
 }

@@ -31,13 +31,12 @@ function fromBytes(token) {
   }
 }
 
-/** The tokens of one text without their tokenizer's marks (Ġ, ▁, ##), or raw. */
-function shownTokens(tokens, raw) {
+/** Tokens without their tokenizer's marks (Ġ, ▁, ##), or raw. The tokens of `text` tell whether they are made of bytes. */
+function shownTokens(tokens, raw, text = tokens) {
   if (raw) return tokens.map(visible);
-  const inBytes = tokens.some((token) => /^[ĠĊ]/.test(token));
+  const inBytes = text.some((token) => /^[ĠĊ]/.test(token));
   return tokens.map((token) => {
-    const text = inBytes ? fromBytes(token) : token;
-    const bare = text.replace(/^(?: |▁|##)(?=.)/su, "").replace(/(?<=.)<\/w>$/su, "");
+    const bare = (inBytes ? fromBytes(token) : token).replace(/^(?: |▁|##)(?=.)/su, "").replace(/(?<=.)<\/w>$/su, "");
     return visible(bare.replaceAll("▁", " "));
   });
 }

@@ -106,14 +106,15 @@ class Comparison(Result):
         return heatmap(torch.cat(wide), rows, columns, title=self.title, row_name="layer", column_name="head")
 
     def tabs(self) -> tuple[Tab, ...]:
-        """Both models' attention, the streams and the weights as grids, the weights as a table."""
+        """Both models' attention, the streams and the weights as grids, heads and weights as tables."""
         compared = CompareTab(*self.names, *self.groups, self.divergence)
         streams = [
             GridTab(name, torch.stack((self.cosine[name], self.cka[name]), 1), stages, DISTANCES, "behind", "distance")
             for name, stages in self._stages().items()
         ]
         grids = [self._grid(stack) for stack in dict.fromkeys(each.stack for each in self.weights) if stack is not None]
-        return (compared, *streams, *grids, TableTab("weights", self.changes()))
+        tables = (TableTab("divergence", self.table()), TableTab("weights", self.changes()))
+        return (compared, *streams, *grids, *tables)
 
     def _stages(self) -> dict[str, tuple[str, ...]]:
         """Of each stream, where it is looked at: the last state is the stack's output, behind its last norm."""

@@ -4,9 +4,9 @@ import base64
 import hashlib
 import html
 import json
+import re
 from collections.abc import Sequence
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 
 from minitransformer.errors import InputError
 from minitransformer.lens.payload import payload
@@ -65,20 +65,18 @@ def frame(page: str, height: int = 720) -> str:
 
 
 def viewer() -> tuple[str, str]:
-    """The page's script and its style, without indentation and lines of comment: the files in assets have them."""
+    """The page's script and its style, without indentation and comments: the files in assets have them."""
+    lines = _lines([f"viewer_{name}.js" for name in SCRIPTS])
+    script = "\n".join(line for line in lines if not line.startswith(("//", "/**", "*/", "* ")))
+    return script, re.sub(r" ?([{};:,]) ", r"\1", "\n".join(_lines(["viewer.css"])))
+
+
+def _lines(names: Sequence[str]) -> list[str]:
+    """The lines of these files, one file after the other, without the space around them and a comment at their end."""
     assets = files("minitransformer") / "assets"
-    names = [f"viewer_{name}.js" for name in SCRIPTS]
-    script, style = (
-        "\n".join(line for line in text.split("\n") if line and not line.startswith(("//", "/**", "*/", "* ")))
-        for text in (_stripped(assets, names), _stripped(assets, ["viewer.css"]))
-    )
-    return script, style
-
-
-def _stripped(assets: Traversable, names: Sequence[str]) -> str:
-    """These files, one after the other, with no space at the beginning and end of lines."""
-    texts = [(assets / name).read_text(encoding="utf-8") for name in names]
-    return "\n".join(line.strip() for text in texts for line in text.splitlines())
+    lines = (line for name in names for line in (assets / name).read_text(encoding="utf-8").splitlines())
+    short = (re.sub(r"\s+// [^\"'`]*$", "", line).strip() for line in lines)
+    return [line for line in short if line]
 
 
 def _hash(text: str) -> str:

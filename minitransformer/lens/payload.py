@@ -18,7 +18,7 @@ from torch import Tensor
 from minitransformer.errors import InputError
 from minitransformer.lens import tabs
 
-FINE, DENSE = 300_000, 4_000_000  # up to so many weights: 16 bits each; 8 bits each; beyond, the largest of each row
+FINE, DENSE = 300_000, 4_000_000  # weights: so many in 16 bits each, so many in 8; of more, the largest of each row
 LARGEST = 32
 
 Header = dict[str, object]
@@ -149,11 +149,11 @@ class Payload:
         for layer in weights:
             top = layer.topk(count)  # [H T count]
             kept += top.values.sum(dtype=torch.float64).item()
-            blocks.append(self.block((top.values * 255).round().numpy().astype(np.uint8)))
+            blocks.append(self.block((top.values * 65535).round().numpy().astype(np.uint16)))
             places.append(self.block(top.indices.numpy().astype(np.uint16)))
         total = weights.sum(dtype=torch.float64).item()
         return {
-            "levels": 255,
+            "levels": 65535,
             "blocks": blocks,
             "places": places,
             "largest": count,

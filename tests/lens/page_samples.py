@@ -116,7 +116,8 @@ def compare():
 
 
 def table():
-    return TableTab("Head types", Table(("head", "kind", "score"), (("0.0", "previous", 0.9), ("0.1", "next", None))))
+    rows = (("0.0", "previous", 0.9), ("0.1", "next", None), (None, "all", 12345))
+    return TableTab("Head types", Table(("head", "kind", "score"), rows))
 
 
 def everything():

@@ -242,7 +242,7 @@ def test_the_result(tmp_path):
     changes = [row[1] for row in found.changes().rows]
     assert changes == sorted(changes, reverse=True)
     kinds = [type(tab).__name__ for tab in found.tabs()]
-    assert kinds == ["CompareTab", "GridTab", "GridTab", "GridTab", "GridTab", "TableTab"]
+    assert kinds == ["CompareTab", "GridTab", "GridTab", "GridTab", "GridTab", "TableTab", "TableTab"]
     grid = next(tab for tab in found.tabs() if getattr(tab, "name", "") == "decoder weights")
     change = {each.name: each.change for each in found.weights}["decoder.layers.1.cross_attn.v"]
     assert grid.values[1, grid.column_labels.index("cross_attn.v")].item() == pytest.approx(change)

@@ -62,8 +62,8 @@ def test_of_many_weights_the_largest_are_kept_and_the_share_is_true():
     assert said["share"] == pytest.approx(
         expected.sum(dtype=np.float64) / weights.numpy().sum(dtype=np.float64), abs=1e-6
     )
-    rounded = np.stack([block(html, name, "u1") for name in said["blocks"]]).reshape(places.shape) / 255
-    assert np.abs(rounded - kept).max() < 0.002
+    rounded = np.stack([block(html, name, "<u2") for name in said["blocks"]]).reshape(places.shape) / 65535
+    assert np.abs(rounded - kept).max() < 1e-5
 
 
 def test_other_numbers_are_kept_as_they_are():

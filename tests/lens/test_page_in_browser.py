@@ -1,5 +1,6 @@
 """The page in a real browser: it opens from disk alone, every view works by keyboard, exports are files."""
 
+import dataclasses
 import json
 import os
 import xml.etree.ElementTree as ElementTree
@@ -11,9 +12,8 @@ import torch
 from page_browser import Reader, start, wait_for
 
 from minitransformer.lens.page import frame, page
-from minitransformer.lens.tabs import Step, StepsTab
+from minitransformer.lens.tabs import AttentionGroup, AttentionTab, Step, StepsTab
 
-pytestmark = pytest.mark.xdist_group("browser")
 VIEWS = ["heads", "model", "matrix", "steps", "layers", "compare", "grid", "table"]
 
 
@@ -154,6 +154,69 @@ def test_a_grid_chooses_the_head_of_all_views(reader, everything):
     reader.press("\ue015\ue014")
     reader.click("#tab-heads")
     assert "layer 1, head 1" in reader.said()
+    reader.press("\ue014")
+    reader.click("#tab-grid")
+    assert "layer 1, head 2:" in reader.said()
+    reader.press("\ue00f")  # Page Down: this view has all layers
+    assert "layer 1, head 2:" in reader.said()
+
+
+def test_a_grid_knows_which_layers_the_other_views_have(reader):
+    some = dataclasses.replace(samples.attention(layers=2).groups[0], layers=(1, 3))
+    reader.open(page("", [AttentionTab((some,)), samples.grid()]), "#view=grid")
+    assert "layer 1, head 0:" in reader.said()
+    reader.press("\ue015\ue015")  # past layer 2, which the page has not
+    reader.click("#tab-heads")
+    assert "layer 3, head 0:" in reader.said()
+    reader.run("[...document.querySelectorAll('button')].find((b) => b.textContent === 'CSV').click()")
+    wait_for((reader.folder / "heads-attention-layer3-head0.csv").is_file)
+
+
+def test_what_is_cut_off_is_said_of_this_head(reader):
+    weights = samples.weights(1, 2, 500, 500)
+    weights[0, 1] = 1 / 500
+    tokens = tuple(f"t{i}" for i in range(500))
+    tab = AttentionTab((AttentionGroup("attention", weights.repeat(8, 1, 1, 1), tokens, tokens),))
+    reader.open(page("", [tab]), "#view=matrix&head=1&query=3")
+    assert "layer 0, head 1: “t3” attends 0.0020 to " in reader.said()
+    assert f"{100 * 32 / 500:.1f} % of this head's attention" in reader.text(".panel")
+    reader.open(page("", [tab]), "#view=matrix&query=3")
+    share = weights[0, 0].topk(32).values.sum().item() / 500
+    assert f"{100 * share:.1f} % of this head's attention" in reader.text(".panel")
+    least = weights[0, 0, 3].argmin().item()
+    reader.address("query=3")
+    reader.open(page("", [tab]), f"#view=matrix&query=3&key={least}")
+    assert "attends too little to be among the largest weights" in reader.said()
+
+
+def test_the_keyboard_reaches_keys_and_takes_the_window_along(reader):
+    reader.open(page("", [samples.attention(512, 1, 1)]), "#view=heads&query=3")
+    reader.press("k")
+    assert "the tokens that attend to “t3”" in reader.said()
+    reader.press("\ue015")
+    assert "the tokens that attend to “t4”" in reader.said()
+    reader.press("\ue015" * 40)
+    assert reader.run("return scrollY") > 200
+
+
+def test_a_filter_hides_what_was_selected(reader):
+    reader.open(page("", [samples.attention()]), "#view=heads&query=2")
+    reader.run("location.hash = '#view=heads&pair=ba&query=2'")
+    wait_for(lambda: "choose a token" in reader.said())
+
+
+def test_numbers_and_titles_are_not_cut(reader):
+    grid = dataclasses.replace(
+        samples.grid(), values=-torch.rand(4, 32) - 0.01, column_labels=tuple(map(str, range(32)))
+    )
+    reader.open(page("", [grid]))
+    texts = reader.run("return [...document.querySelectorAll('.picture text')].map((text) => text.textContent)")
+    assert sum(len(text) == 5 and text[0] == "−" for text in texts) >= 4 * 32
+    narrow = dataclasses.replace(grid, values=torch.rand(4, 1), column_labels=("m",), column_name="feed-forward")
+    reader.open(page("", [narrow]))
+    inside = "const [svg, title] = ['svg', 'text'].map((name) => document.querySelector(`.picture ${name}`))"
+    box = "svg.getBoundingClientRect().right - title.getBoundingClientRect().right"
+    assert reader.run(f"{inside}; return title.textContent.endsWith('…') ? -1 : {box}") >= 0
 
 
 def test_keys_are_listed_and_the_table_is_beside_the_picture(reader, everything):
