@@ -39,16 +39,18 @@ function unpackHead(group, layer, head) {
   const rounded = block(group.blocks[layer], group.levels > 255 ? Uint16Array : Uint8Array);
   const kept = group.largest ?? S; // of each row
   const keys = group.largest && block(group.places[layer], Uint16Array);
+  const tops = group.tops && block(group.tops[layer], Float32Array); // the largest weight of each row: the others are shares of it
   const weights = new Float32Array(T * S);
   for (let i = 0, from = head * T * kept; i < T * kept; i++, from++) {
-    weights[keys ? Math.floor(i / kept) * S + keys[from] : i] = rounded[from] / group.levels;
+    const row = Math.floor(i / kept);
+    weights[keys ? row * S + keys[from] : i] = (rounded[from] / group.levels) * (tops ? tops[head * T + row] : 1);
   }
   return grid(weights, T, S);
 }
 
 /** How exact a group's weights are, in a sentence. */
 function precision(group) {
-  const rounding = `Weights are rounded to 1/${group.levels}: each is at most ${digits(0.5 / group.levels)} off.`;
+  const rounding = `Weights are rounded to 1/${group.levels}${group.tops ? " of their row's largest" : ""}: each is at most ${digits(0.5 / group.levels)} off.`;
   if (!group.largest) return rounding;
   const weights = headWeights(group, now.layer, now.head);
   const kept = weights.values.reduce((sum, weight) => sum + weight, 0) / weights.rows;
@@ -56,4 +58,4 @@ function precision(group) {
 }
 
 /** How many decimals of a group's weights are worth writing. */
-const placesOf = (group) => (group.levels > 255 ? 4 : 2);
+const placesOf = (group) => (group.levels > 255 ? 4 : 3);

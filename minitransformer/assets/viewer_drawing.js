@@ -3,8 +3,10 @@
 const SVG = "http://www.w3.org/2000/svg";
 const FONT = 'system-ui, -apple-system, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif';
 
-/** An HTML element: el("button", {type: "button", onclick}, "text"). Children that are text stay text. */
+/** An HTML element: el("a", {href}, "text"). Children that are text stay text. */
 const el = (tag, attributes = {}, ...children) => dress(document.createElement(tag), attributes, children);
+
+const button = (text, onclick, more = {}) => el("button", { type: "button", onclick, ...more }, text);
 
 /** An SVG element. */
 const svg = (tag, attributes = {}, ...children) => dress(document.createElementNS(SVG, tag), attributes, children);

@@ -103,7 +103,7 @@ function chooser(name, label, options, chosen, change) {
 }
 
 /** A button that is on or off. */
-const toggle = (text, on, onclick, more = {}) => el("button", { type: "button", "aria-pressed": String(on), onclick, ...more }, text);
+const toggle = (text, on, onclick, more = {}) => button(text, onclick, { "aria-pressed": String(on), ...more });
 
 const CONTROLS = {
   group: (view) => (view.groups.length < 2 ? null : el("div", { class: "chips", role: "group", "aria-label": "attention" },
@@ -122,8 +122,8 @@ const CONTROLS = {
     const chips = group.heads.map((number, head) => toggle(String(number), on.includes(head), () => change(head), {
       "data-control": `head ${head}`, tabindex: head === now.head ? 0 : -1, "aria-label": `head ${number}`, class: head === now.head && "selected" }));
     return el("div", { class: "chips", role: "toolbar", "aria-label": "heads that are on", onkeydown: roving }, el("span", { "aria-hidden": "true" }, "heads"), ...chips,
-      el("button", { type: "button", "data-control": "all heads", onclick: () => select({ heads: null }), tabindex: -1 }, "all"),
-      el("button", { type: "button", "data-control": "one head", onclick: () => select({ heads: [now.head] }), tabindex: -1 }, "only one"));
+      button("all", () => select({ heads: null }), { "data-control": "all heads", tabindex: -1 }),
+      button("only one", () => select({ heads: [now.head] }), { "data-control": "one head", tabindex: -1 }));
   },
 };
 
@@ -160,7 +160,7 @@ function showKeys() {
   const lines = VIEWS.filter((view) => view.keys).map((view) => [view.label, view.keys]);
   lines.unshift(["everywhere", "Tab goes on, ← → between the tabs, ? shows this list"]);
   part.keys.replaceChildren(el("h2", {}, "Keys"), el("dl", {}, ...lines.flatMap(([name, keys]) => [el("dt", {}, name), el("dd", {}, keys)])),
-    el("button", { type: "button", autofocus: true, onclick: () => part.keys.close() }, "close"));
+    button("close", () => part.keys.close(), { autofocus: true }));
   part.keys.showModal();
 }
 
@@ -183,7 +183,6 @@ const preferred = () => (systemTheme.matches ? "dark" : "light");
 // The page
 
 function build() {
-  const button = (text, onclick, more = {}) => el("button", { type: "button", onclick, ...more }, text);
   part.tabs = el("div", { role: "tablist", "aria-label": "views", onkeydown: roving },
     ...VIEWS.map((view) => button(view.label, () => select({ view: view.id }), { role: "tab", id: `tab-${view.id}`, "aria-controls": "panel" })));
   part.controls = el("div", { class: "controls" });

@@ -42,9 +42,7 @@ function stepsView(id, label, tab) {
 
   /** The list of steps, and the formula, the code and the shape of this one. */
   function stepsHead() {
-    const buttons = tab.steps.map((one, number) => el("button", {
-      type: "button", "aria-current": one === step() && "step", onclick: () => goToStep(number),
-    }, `${number + 1} `, el("b", {}, visible(one.symbol))));
+    const buttons = tab.steps.map((one, number) => button(`${number + 1} ${visible(one.symbol)}`, () => goToStep(number), { "aria-current": one === step() && "step" }));
     const about = `${tab.group}, layer ${tab.layer}, head ${tab.head}, query ${quoted(named(tab.tokens)[tab.query] ?? tab.query)}`;
     return el("div", {}, el("p", { class: "quiet" }, about),
       el("div", { class: "chips", role: "group", "aria-label": "steps" }, ...buttons),

@@ -138,27 +138,26 @@ class Payload:
         """Weights [L H T S] as integers of 0 .. `levels`, a block for each layer. Says what share of all is kept."""
         if weights.numel() > DENSE:
             return self.largest(weights)
-        levels, dtype = (65535, np.uint16) if weights.numel() <= FINE else (255, np.uint8)
-        blocks = [self.block((layer * levels).round().numpy().astype(dtype)) for layer in weights]
-        return {"levels": levels, "blocks": blocks, "largest": None, "share": 1.0}
+        whole: Header = {"places": None, "largest": None, "share": 1.0}
+        if weights.numel() > FINE:
+            return self.of_rows(weights) | whole
+        blocks = [self.block((layer * 65535).round().numpy().astype(np.uint16)) for layer in weights]
+        return {"levels": 65535, "tops": None, "blocks": blocks} | whole
+
+    def of_rows(self, weights: Tensor) -> Header:
+        """Weights [L H T k] in 8 bits, as shares of each row's largest, so that even attention stays to be seen."""
+        tops = weights.amax(-1, keepdim=True)  # [L H T 1]
+        levels = (255 * weights / tops.clamp(min=1e-30)).round().numpy().astype(np.uint8)
+        return {"levels": 255, "tops": list(map(self.block, tops.numpy())), "blocks": list(map(self.block, levels))}
 
     def largest(self, weights: Tensor) -> Header:
-        """The largest weights of each row, as integers, and their places."""
+        """The largest weights of each row, and their places."""
         count = min(LARGEST, weights.shape[-1])
-        blocks, places, kept = [], [], 0.0
-        for layer in weights:
-            top = layer.topk(count)  # [H T count]
-            kept += top.values.sum(dtype=torch.float64).item()
-            blocks.append(self.block((top.values * 65535).round().numpy().astype(np.uint16)))
-            places.append(self.block(top.indices.numpy().astype(np.uint16)))
+        tops = weights.topk(count)  # [L H T count]
+        places = [self.block(layer.numpy().astype(np.uint16)) for layer in tops.indices]
         total = weights.sum(dtype=torch.float64).item()
-        return {
-            "levels": 65535,
-            "blocks": blocks,
-            "places": places,
-            "largest": count,
-            "share": kept / total if total else 1.0,
-        }
+        share = tops.values.sum(dtype=torch.float64).item() / total if total else 1.0
+        return self.of_rows(tops.values) | {"places": places, "largest": count, "share": share}
 
 
 def payload(

@@ -173,15 +173,15 @@ def test_a_grid_knows_which_layers_the_other_views_have(reader):
 
 
 def test_what_is_cut_off_is_said_of_this_head(reader):
-    weights = samples.weights(1, 2, 500, 500)
-    weights[0, 1] = 1 / 500
-    tokens = tuple(f"t{i}" for i in range(500))
+    weights = samples.weights(1, 2, 504, 504)
+    weights[0, 1] = 1 / 504
+    tokens = tuple(f"t{i}" for i in range(504))
     tab = AttentionTab((AttentionGroup("attention", weights.repeat(8, 1, 1, 1), tokens, tokens),))
     reader.open(page("", [tab]), "#view=matrix&head=1&query=3")
-    assert "layer 0, head 1: “t3” attends 0.0020 to " in reader.said()
-    assert f"{100 * 32 / 500:.1f} % of this head's attention" in reader.text(".panel")
+    assert "layer 0, head 1: “t3” attends 0.002 to " in reader.said()
+    assert f"{100 * 32 / 504:.1f} % of this head's attention" in reader.text(".panel")
     reader.open(page("", [tab]), "#view=matrix&query=3")
-    share = weights[0, 0].topk(32).values.sum().item() / 500
+    share = weights[0, 0].topk(32).values.sum().item() / 504
     assert f"{100 * share:.1f} % of this head's attention" in reader.text(".panel")
     least = weights[0, 0, 3].argmin().item()
     reader.address("query=3")
