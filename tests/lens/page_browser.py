@@ -1,5 +1,6 @@
 """A headless Chromium that opens pages from disk and keeps a record of what they ask for."""
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ def start(folder):
     webdriver = pytest.importorskip("selenium.webdriver")
     binary, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
     if not binary or not driver:
+        assert "MINITRANSFORMER_AXE" not in os.environ, "pages are to be tested, and there is no browser"
         pytest.skip("needs chromium and chromedriver on the path")
     options = webdriver.ChromeOptions()
     options.binary_location = binary

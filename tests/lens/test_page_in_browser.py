@@ -266,9 +266,9 @@ def test_hostile_words_are_shown_as_words(reader):
 @pytest.mark.parametrize(("size", "limit"), [(64, 1000), (512, 2000)])
 def test_first_picture_comes_soon(reader, size, limit):
     html = page("", [samples.attention(size, 12, 12)])
-    took = min(reader.open(html) for _ in range(2))
-    print(f"first picture of 12 x 12 x {size}: {took:.0f} ms")
-    assert took < 3 * limit
+    took = min(reader.open(html) for _ in range(3))
+    print(f"first picture of 12 x 12 x {size}: {took:.0f} ms, {len(html) / 1e6:.2f} MB")
+    assert took < limit
     assert not reader.complaints()
 
 
