@@ -13,6 +13,7 @@ hand.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from minitransformer.errors import InputError
 from minitransformer.model.points import Point, matching, points
 from minitransformer.modules import LayerNorm, MultiHeadAttention, RMSNorm
-from minitransformer.modules.adapters import AdapterLinear, effective_weight
+from minitransformer.modules.adapters import AdapterLinear, LoRALinear, effective_weight
 from minitransformer.ops import Book
 
 __all__ = ["Hook", "Point", "Seen", "capture", "hooks", "points"]
@@ -64,22 +65,61 @@ def hooks(model: nn.Module, fwd_hooks: Sequence[Hook] = (), bwd_hooks: Sequence[
     if fwd_hooks or bwd_hooks:
         refuse_compiled(model)
         every = points(model)
-    chosen = [(point, fn, _forward) for name, fn in fwd_hooks for point in matching(model, every, name).values()]
-    chosen += [(point, fn, _backward) for name, fn in bwd_hooks for point in matching(model, every, name).values()]
+    chosen = [
+        (point, fn, visit)
+        for name, fn, visit in _asked(fwd_hooks, bwd_hooks)
+        for point in matching(model, every, name).values()
+    ]
     with ExitStack() as undo:
+        if chosen:
+            undo.enter_context(_eagerly())
         for point, fn, visit in chosen:
             undo.callback(_watch(point, partial(visit, point, fn)))
         yield
 
 
+def _asked(
+    fwd_hooks: Sequence[Hook], bwd_hooks: Sequence[Hook]
+) -> Iterator[tuple[str, Callable[..., Any], Callable[..., Tensor]]]:
+    """The names and functions, each with what it sees: a tensor or its gradient. An InputError for what is no hook."""
+    for kind, given, visit in (("fwd_hooks", fwd_hooks, _forward), ("bwd_hooks", bwd_hooks, _backward)):
+        pairs = list(given) if isinstance(given, list | tuple) else [given]
+        for pair in pairs:
+            if (
+                not isinstance(pair, list | tuple)
+                or len(pair) != 2
+                or not isinstance(pair[0], str)
+                or not callable(pair[1])
+            ):
+                raise InputError(f"{kind}: got {pair!r:.80}, expected a list of pairs: [(name, function), …]")
+            yield pair[0], pair[1], visit
+
+
 def refuse_compiled(model: nn.Module) -> None:
     """Raise an InputError for a model whose forward pass is compiled: what is changed here would not reach it."""
-    compiled = any(getattr(part, "_compiled_call_impl", None) is not None for part in model.modules())
-    if compiled or hasattr(model, "_orig_mod") or torch.compiler.is_compiling():
-        raise InputError(
-            "the model is compiled: its kernels have no places to look into; look into the model that was given to "
-            "torch.compile (`compiled._orig_mod`), or load it again"
-        )
+    parts = list(model.modules())
+    if any(getattr(part, "_compiled_call_impl", None) is not None or hasattr(part, "_orig_mod") for part in parts):
+        raise InputError(COMPILED)
+
+
+COMPILED = (
+    "the model is compiled: its kernels have no places to look into; look into the model that was given to "
+    "torch.compile (`compiled._orig_mod`), or load it again"
+)
+
+
+@contextmanager
+def _eagerly() -> Iterator[None]:
+    """Within the `with`, what torch.compile has put around a model computes line by line, where hooks are heard."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled
+        yield
+        return
+    try:
+        undo = torch.compiler.set_stance("force_eager")
+    except RuntimeError:  # a compiled function is running, and calls this
+        raise InputError(COMPILED) from None
+    with undo:
+        yield
 
 
 def _forward(point: Point, fn: Callable[..., Any], x: Tensor) -> Tensor:
@@ -90,6 +130,8 @@ def _forward(point: Point, fn: Callable[..., Any], x: Tensor) -> Tensor:
 
 def _backward(point: Point, fn: Callable[..., Any], x: Tensor) -> Tensor:
     """Have the function see the tensor's gradient, when that is known."""
+    if not torch.is_grad_enabled():
+        raise InputError(f"{point.name}: bwd_hooks see gradients, and none are recorded here; leave torch.no_grad()")
     if not x.requires_grad:
         return x
 
@@ -103,10 +145,14 @@ def _backward(point: Point, fn: Callable[..., Any], x: Tensor) -> Tensor:
 
 
 def _checked(point: Point, answer: Any, x: Tensor) -> Tensor:
-    if not isinstance(answer, Tensor) or answer.shape != x.shape:
-        got = list(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-        raise InputError(f"{point.name}: the hook returned {got}, expected {list(x.shape)}, or None to change nothing")
-    return answer
+    if isinstance(answer, Tensor) and (answer.shape, answer.dtype, answer.device) == (x.shape, x.dtype, x.device):
+        return answer
+    got = _described(answer) if isinstance(answer, Tensor) else type(answer).__name__
+    raise InputError(f"{point.name}: the hook returned {got}, expected {_described(x)}, or None to change nothing")
+
+
+def _described(x: Tensor) -> str:
+    return f"{list(x.shape)} in {str(x.dtype).removeprefix('torch.')} on {x.device}"
 
 
 # ------------------------------------------------------------------------------------------------------------ watching
@@ -114,11 +160,50 @@ def _checked(point: Point, answer: Any, x: Tensor) -> Tensor:
 
 def _watch(point: Point, visit: Visit) -> Callable[[], object]:
     """Show each value of the point to `visit`, and let its answer take the place. Returns what undoes it."""
+    if point.side is not None:
+        return _watch_side(point, visit)
     if point.turns > 1:
         return _watch_turn(point, visit)
-    if point.reads in ("in", "out", "result"):
+    if point.reads == "result":
+        return _watch_result(point, visit)
+    if point.reads in ("in", "out"):
         return _watch_module(point, visit)
     return _watch_formula(point, visit)
+
+
+class _Encoding:
+    """A model's `encode`, which says while it runs: by that, a table that two stacks share knows whose turn it is."""
+
+    def __init__(self, encode: Callable[..., Tensor]) -> None:
+        self.encode, self.runs, self.watchers = encode, False, 0
+
+    def __call__(self, *args: Any, **options: Any) -> Tensor:
+        self.runs = True
+        try:
+            return self.encode(*args, **options)
+        finally:
+            self.runs = False
+
+
+def _watch_side(point: Point, visit: Visit) -> Callable[[], object]:
+    """Watch a module that both stacks use, when the one of that side does."""
+    model, side = point.within, point.side
+    assert model is not None
+    encoding = vars(model).setdefault("encode", _Encoding(model.encode))  # type: ignore[arg-type]
+    encoding.watchers += 1
+
+    def look(x: Tensor) -> Tensor:
+        return visit(x) if encoding.runs == (side == "encoder") else x
+
+    unwatch = _watch(point._replace(side=None), look)
+
+    def close() -> None:
+        unwatch()
+        encoding.watchers -= 1
+        if not encoding.watchers:
+            del vars(model)["encode"]
+
+    return close
 
 
 def _watch_turn(point: Point, visit: Visit) -> Callable[[], object]:
@@ -144,8 +229,6 @@ def _watch_turn(point: Point, visit: Visit) -> Callable[[], object]:
 def _watch_module(point: Point, visit: Visit) -> Callable[[], object]:
     """Watch what enters or leaves a module."""
     module = point.module
-    if point.reads == "result" and point.d_head is not None:
-        return module.register_forward_hook(partial(_result, visit, point.d_head)).remove
     if point.d_head is not None:
         visit = partial(_by_heads, visit, point.d_head)
     if point.reads == "in":
@@ -163,42 +246,77 @@ def _by_heads(visit: Visit, d_head: int, x: Tensor) -> Tensor:
     return visit(x.unflatten(-1, (-1, d_head))).flatten(-2)
 
 
-def _result(visit: Visit, d_head: int, o: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """The output projection, taken apart by heads: their results, added up. -> [B T D]."""
-    if not isinstance(o, nn.Linear) or isinstance(o, AdapterLinear):
-        raise InputError(
-            "hook_result: what stands behind these heads is no matrix, so that their results do not add up; "
-            "see hook_z, before it"
-        )
-    z, weight = (x.unflatten(-1, (-1, d_head)) for x in (args[0], effective_weight(o)))  # [B T H E], [D H E]
-    result = torch.einsum("bthe,dhe->bthd", z, weight)  # [B T H D]
-    answer = visit(result)
-    if answer is result and not result.requires_grad:
-        return output
-    total = answer.sum(-2)  # [B T D]
-    return total if o.bias is None else total + o.bias
+@dataclass(frozen=True, eq=False)
+class _OpenProjection:
+    """An output projection, taken apart by heads for all who look: z W_O of each, which add up to it."""
+
+    visits: list[Visit]
+    d_head: int
+
+    def __call__(self, o: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if not isinstance(o, nn.Linear) or isinstance(o, AdapterLinear):
+            raise InputError(
+                "hook_result: what stands behind these heads is no matrix, so that their results do not add up; "
+                "see hook_z, before it"
+            )
+        if isinstance(o, LoRALinear) and o.training and o.dropout:
+            raise InputError("hook_result: LoRA's dropout is on, and is no part of a head's result; call model.eval()")
+        z, weight = (x.unflatten(-1, (-1, self.d_head)) for x in (args[0], effective_weight(o)))  # [B T H E], [D H E]
+        result = torch.einsum("bthe,dhe->bthd", z, weight)  # [B T H D]
+        before = result.detach().sum(-2)  # [B T D]
+        for visit in tuple(self.visits):
+            result = visit(result)
+        # The output is changed by what the results are changed by: where they are not, by nothing, to the last bit.
+        # Its gradient goes through them.
+        bias = 0 if o.bias is None else o.bias - o.bias.detach()
+        return output.detach() + (result.sum(-2) - before) + bias
+
+
+def _watch_result(point: Point, visit: Visit) -> Callable[[], object]:
+    """Take the module apart, once for all who look."""
+    hooked = point.module._forward_hooks
+    key = next((key for key, hook in hooked.items() if isinstance(hook, _OpenProjection)), None)
+    if key is None:
+        key = point.module.register_forward_hook(_OpenProjection([], point.d_head or 1)).id
+    visits = hooked[key].visits  # type: ignore[attr-defined]
+    visits.append(visit)
+
+    def close() -> None:
+        visits.remove(visit)
+        if not visits:
+            del hooked[key]
+
+    return close
 
 
 def _watch_formula(point: Point, visit: Visit) -> Callable[[], object]:
-    """Have the module compute with a book whose formula hands out its parts."""
-    name, opened = OPENED[type(point.module)]
-    book: Book = point.module.book  # type: ignore[assignment]
-    formula = getattr(book, name)
-    visits = dict(formula.visits) if isinstance(formula, opened) else {}
-    visits[point.reads] = (*visits.get(point.reads, ()), visit)
-    point.module.book = replace(book, **{name: opened(visits, book)})  # type: ignore[assignment]
-    return partial(setattr, point.module, "book", book)
+    """Have the module compute with a book whose formula hands out its parts, to all who look."""
+    module = point.module
+    name, opened = OPENED[type(module)]
+    formula = getattr(module.book, name)
+    if not isinstance(formula, opened):
+        formula = opened({}, module.book)
+        module.book = replace(module.book, **{name: formula})  # type: ignore[type-var]
+    visits = formula.visits.setdefault(point.reads, [])
+    visits.append(visit)
+
+    def close() -> None:
+        visits.remove(visit)
+        if not any(formula.visits.values()) and getattr(module.book, name) is formula:
+            module.book = formula.book
+
+    return close
 
 
 # ----------------------------------------------------------- formulas of `by_hand.py`, line by line, handing out parts
 
 
-Visits = dict[str, tuple[Visit, ...]]
+Visits = dict[str, list[Visit]]
 
 
 def _shown(visits: Visits, part: str, x: Tensor) -> Tensor:
     """What the visitors of that part make of it."""
-    for visit in visits.get(part, ()):
+    for visit in tuple(visits.get(part, ())):
         x = visit(x)
     return x
 
@@ -230,7 +348,7 @@ class _OpenAttention:
 
     def of_tokens(self, part: str, x: Tensor) -> Tensor:
         """Shown with the heads of a token side by side: [B H T E] as [B T H E]."""
-        if part not in self.visits:
+        if not self.visits.get(part):
             return x
         return _shown(self.visits, part, x.transpose(1, 2)).transpose(1, 2)
 

@@ -34,7 +34,8 @@ class Point(NamedTuple):
     norm: nn.Module | None = None  # of Add & Norm, which computes several times in a block: the time with this norm
     turn: int = 0  # a module that is shared computes several times in a pass: the `turn`-th time of `turns`
     turns: int = 1
-    within: nn.Module | None = None  # where the pass begins in which turns are counted
+    side: Literal["encoder", "decoder"] | None = None  # of a module that both stacks use: when this one does
+    within: nn.Module | None = None  # the model whose stacks they are; or the stack, whose passes are counted anew
 
     def layer(self) -> int | None:
         """The number of the block; None for what is in no block."""
@@ -77,7 +78,7 @@ def stacks(model: nn.Module) -> dict[str, Stack]:
 
 
 def _embedding_points(model: nn.Module) -> Iterator[Point]:
-    """What is added up to be a token's vector. Two stacks that share a table use it by turns: the encoder first."""
+    """What is added up to be a token's vector."""
     last = getattr(model, "target_embed", None) or model.embed
     sides = {"": model.embed} if "blocks" in stacks(model) else {"encoder.": model.embed, "decoder.": last}
     pieces = {
@@ -89,10 +90,11 @@ def _embedding_points(model: nn.Module) -> Iterator[Point]:
     for name, (path, meaning) in pieces.items():
         tables = [getattr(embed, path, None) for embed in sides.values()]
         shared = len(tables) == 2 and tables[0] is tables[1]
-        for turn, (prefix, table) in enumerate(zip(sides, tables, strict=True)):
+        for prefix, table in zip(sides, tables, strict=True):
             if isinstance(table, nn.Module):  # the positions of patches are a parameter
                 point = Point(f"{prefix}{name}", RESIDUAL, meaning, table, "out")
-                yield point._replace(turn=turn, turns=2, within=model) if shared else point
+                side: Literal["encoder", "decoder"] = "encoder" if prefix == "encoder." else "decoder"
+                yield point._replace(side=side, within=model) if shared else point
 
 
 def _unembed_points(model: nn.Module) -> Iterator[Point]:

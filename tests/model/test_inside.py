@@ -154,7 +154,7 @@ def test_gradients_of_each_point():
 )
 def test_an_answer_that_cannot_take_the_place(answer, got):
     model = noisy(gpt2())
-    with pytest.raises(InputError, match=f"blocks.0.attn.hook_z: the hook returned {got}, expected"):
+    with pytest.raises(InputError, match=f"blocks.0.attn.hook_z: the hook returned {got}.*, expected"):
         run_with_hooks(model, BATCH, [("blocks.0.attn.hook_z", lambda x, hook: answer)])
     with pytest.raises(InputError, match=r"the point 'blocks.2.hook_z'.*layers 0 to 1, heads 0 to 2"):
         run_with_hooks(model, BATCH, [("blocks.2.hook_z", lambda x, hook: None)])
