@@ -197,15 +197,18 @@ class Pretrained:
     def muted(
         self, heads: Collection[tuple[int, int]], mode: Muting = "zero", *, attention: str | None = None
     ) -> AbstractContextManager[None]:
-        """Within `with model.muted(heads=[(layer, head)]):`, these heads say nothing. See `model.muting.muted`."""
+        """Within `with model.muted(heads=[(layer, head)]):`, these heads are switched off. See `model.muting.muted`."""
         return muted(self.transformer, heads, mode, attention=attention)
 
     def hook_points(self) -> list[Point]:
         """Everything that can be seen and changed in this model: each has a name, a shape, a meaning."""
         return list(points(self.transformer).values())
 
-    def capture_bytes(self, batch: Mapping[str, Tensor], names: Names | None = None) -> int:
-        """The bytes that `run_with_cache` of this batch will keep."""
+    def capture_bytes(
+        self, inputs: Any, pair: str | None = None, *, target: str | None = None, names: Names | None = None
+    ) -> int:
+        """The bytes that `run_with_cache` of the same will keep."""
+        batch = self._batch(inputs, pair, target)
         return capture_bytes(self.transformer, chosen_points(self.transformer, names).values(), batch)
 
     def weights(self, attention: str | None = None) -> Weights:
@@ -215,6 +218,8 @@ class Pretrained:
     def _batch(self, inputs: Any, pair: str | None, target: str | None) -> Mapping[str, Tensor]:
         """The tensors of a text or an image; a batch as it is."""
         if isinstance(inputs, Mapping):
+            if pair is not None or target is not None:
+                raise InputError("pair, target: got one beside a batch, which has its own tokens; leave it out")
             return inputs
         return self.read(inputs, pair, target=target).batch
 

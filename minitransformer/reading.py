@@ -51,7 +51,7 @@ def read(
     """
     device = next(model.parameters()).device
     if isinstance(model.config.embed, PatchEmbeddingConfig):
-        _refuse("this model reads one image", pair=pair, target=target)
+        refuse("this model reads one image", pair=pair, target=target)
         return Reading(_image(reader, text).to(device), image_tokens(model.config.embed))
     if not isinstance(reader, Tokenizer):
         raise InputError(f"this model reads texts: got a {type(reader).__name__}, expected its tokenizer")
@@ -66,7 +66,7 @@ def read(
     batch = batch.to(device)
     tokens = tokens_of(reader, batch["input_ids"])
     if model.encoder is None or model.decoder is None:
-        _refuse("this model has one stack, which reads the text alone", target=target)
+        refuse("this model has one stack, which reads the text alone", target=target)
         return Reading(batch, tokens, second=second)
     read_by_decoder = _for_decoder(model, reader, batch, target, generation or {})  # [1 T]
     batch["decoder_input_ids"] = read_by_decoder
@@ -130,7 +130,8 @@ def _check_length(name: str, ids: Tensor, limit: int | None) -> None:
         raise InputError(f"{name}: got {ids.shape[1]} tokens, and the model takes {limit}; shorten the text")
 
 
-def _refuse(why: str, **given: object) -> None:
+def refuse(why: str, **given: object) -> None:
+    """Raise an InputError for arguments that would have no effect, by their names."""
     for name, value in given.items():
         if value is not None:
             raise InputError(f"{name}: {why}; leave {name} out")
@@ -141,7 +142,7 @@ def _for_decoder(
 ) -> Tensor:
     """What the decoder behind an encoder reads: int [1 T]."""
     if isinstance(model.config.head, TWICE_READ):
-        _refuse("the decoder of this model reads the text a second time", target=target)
+        refuse("the decoder of this model reads the text a second time", target=target)
         return shifted(batch["input_ids"], model.config)
     if target is not None:
         _check_text("target", target, tokenizer.target)

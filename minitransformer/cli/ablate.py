@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from minitransformer.cli.look_options import Attention, Json, Name, Out, check_out, opened, show
+from minitransformer.cli.look_options import Attention, Json, Name, Out, check_out, opened, refuse, show
 from minitransformer.cli.row_options import Columns
 
 
@@ -23,9 +23,11 @@ def command(
     out: Out = None,
 ) -> None:
     """Mute each head alone, and show how much the loss rises."""
-    check_out(out)
+    check_out(out, json=json)
     if bool(texts) == (data is not None):
         raise typer.BadParameter("give texts, or --data FILE")
+    if data is None:
+        refuse("says what the columns of --data FILE are called", columns=columns)
     if gradient and (by, mode) != ("head", "zero"):
         raise typer.BadParameter("--gradient estimates what muting a head does; leave out --by and --mode")
     from minitransformer import lens

@@ -51,7 +51,7 @@ def compare_insides(
     name_a: str, name_b: str, text: str, pair: str | None, target: str | None, *, json: bool, out: Path | None
 ) -> None:
     """How far two models' heads look apart, and how far their weights are."""
-    check_out(out)
+    check_out(out, json=json)
     from minitransformer import lens
 
     show(lens.compare(opened(name_a), opened(name_b), text, pair, target=target), json=json, out=out)

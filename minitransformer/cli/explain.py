@@ -20,15 +20,8 @@ def command(
     out: Out = None,
 ) -> None:
     """Show how one head came to look where it looks: formula, line of code, shape and numbers of each step."""
-    check_out(out)
+    check_out(out, json=json)
     from minitransformer import lens
 
-    place_or_token = place(query)
-    assert place_or_token is not None
-    found = lens.explain(opened(name), text, layer, head, place_or_token, pair, target=target, attention=attention)
+    found = lens.explain(opened(name), text, layer, head, query, pair=pair, target=target, attention=attention)
     show(found, json=json, out=out)
-
-
-def place(query: str | None) -> int | str | None:
-    """A token's place where it is a number; else the token."""
-    return int(query) if query is not None and query.lstrip("-").isdecimal() else query

@@ -17,7 +17,7 @@ def command(
     out: Out = None,
 ) -> None:
     """Find heads with a job, such as previous-token, separator and induction heads, and show how much they do it."""
-    check_out(out)
+    check_out(out, json=json)
     from minitransformer import lens
 
     show(lens.head_types(opened(name), texts or None, target=target or None), json=json, out=out)

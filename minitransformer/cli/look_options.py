@@ -34,17 +34,28 @@ def opened(name: str) -> "Pretrained":
 
 def show(result: "Result | Page", *, json: bool, out: Path | None) -> None:
     """Print the result, or write it to a file and say where."""
+    from minitransformer.lens.words import visible
+
     if out is not None:
-        typer.echo(f"{result.save(out)}: {result.title}")
+        typer.echo(f"{result.save(out)}: {visible(result.title)}")
     elif json:
-        typer.echo(json_format.dumps(result.to_dict(), ensure_ascii=False))
+        typer.echo(json_format.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False))
     else:
         typer.echo(str(result))
 
 
-def check_out(out: Path | None) -> None:
+def check_out(out: Path | None, *, json: bool) -> None:
     """Refuse a file that could not be written, before a model is loaded."""
     from minitransformer.lens.saving import check_path
 
     if out is not None:
+        if json:
+            raise typer.BadParameter("--json prints; to write JSON to a file, give -o x.json alone")
         check_path(out)
+
+
+def refuse(why: str, **given: object) -> None:
+    """Refuse options that would have no effect, by their names."""
+    for name, value in given.items():
+        if value not in (None, False):
+            raise typer.BadParameter(f"--{name}: {why}")

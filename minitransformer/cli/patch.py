@@ -15,7 +15,7 @@ def command(
         str, typer.Option(help="resid_pre, attn_out or mlp_out at each position; z, pattern, q, k or v of each head.")
     ] = "resid_pre",
     answer: Annotated[str | None, typer.Option(help="The right token or label; by default the model's own.")] = None,
-    foil: Annotated[str | None, typer.Option(help="The wrong one, whose logit is taken off.")] = None,
+    foil: Annotated[str | None, typer.Option(help="The wrong one, whose logit is subtracted.")] = None,
     position: Annotated[int | None, typer.Option(help="Where a language model answers; by default at the end.")] = None,
     attention: Attention = None,
     target: Target = None,
@@ -23,7 +23,7 @@ def command(
     out: Out = None,
 ) -> None:
     """Put the clean run's numbers into the corrupted run, one place at a time, and show what that restores."""
-    check_out(out)
+    check_out(out, json=json)
     from minitransformer import lens
 
     found = lens.patch(

@@ -16,7 +16,7 @@ def command(
     out: Out = None,
 ) -> None:
     """Show what happens to the shapes from part to part, with parameters, multiplications and memory."""
-    check_out(out)
+    check_out(out, json=json)
     from minitransformer import lens
 
     show(lens.shapes(opened(name), text, pair, target=target), json=json, out=out)

@@ -21,7 +21,7 @@ def command(
     out: Out = None,
 ) -> None:
     """Show how much each token matters for a logit, and how far the numbers are from adding up to it."""
-    check_out(out)
+    check_out(out, json=json)
     from minitransformer import lens
 
     found = lens.saliency(

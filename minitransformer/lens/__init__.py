@@ -9,7 +9,7 @@ In two lines:
 from minitransformer.lens.ablate import ablate
 from minitransformer.lens.attention import Attention, attention
 from minitransformer.lens.compare import Comparison, compare
-from minitransformer.lens.explain import explain
+from minitransformer.lens.explain import Explanation, explain
 from minitransformer.lens.generate import NextTokens, generate
 from minitransformer.lens.head_scores import HeadScores
 from minitransformer.lens.head_types import HeadTypes, head_types
@@ -26,6 +26,7 @@ from minitransformer.lens.together import Page, look, together
 __all__ = [
     "Attention",
     "Comparison",
+    "Explanation",
     "HeadScores",
     "HeadTypes",
     "LogitAttribution",

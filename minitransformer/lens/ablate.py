@@ -10,7 +10,7 @@ from torch import Tensor
 from minitransformer.errors import InputError
 from minitransformer.lens.examples import Example, examples
 from minitransformer.lens.head_scores import HeadScores, group_of
-from minitransformer.lens.interventions import Change, block_point, changed_values, real_tokens
+from minitransformer.lens.interventions import Change, changed_values, real_tokens
 from minitransformer.lens.metric import Metric, value_of
 from minitransformer.model import Transformer, capture
 from minitransformer.model.muting import MUTINGS, Muting
@@ -30,7 +30,7 @@ def ablate(
     metric: Metric | None = None,
     attention: str | None = None,
 ) -> HeadScores:
-    """The change of the metric when each head is muted, alone: [L H]; a loss that rises is a head that is missed.
+    """The change of the metric when each head is muted, alone: [L H]. Positive: the loss is higher without the head.
 
     data: a text, texts, (text, label) pairs or a batch, see `examples`; the scores are means over them. unit: what is
     muted, "head", or the whole "attention" or "mlp" of a layer. mode: "zero"; "mean": it gives all tokens the mean of
@@ -78,7 +78,7 @@ def muted_point(heads: Heads, layer: int, unit: Unit, mode: Muting) -> str:
     """Where a part of that layer is muted: z [B T H E], scores [B H T S], or what is added to the stream, [B T D]."""
     if unit == "head":
         return heads.point(layer, "attn_scores" if mode == "uniform" else "z")
-    return block_point(heads, layer, "attn_out" if unit == "attention" else "mlp_out")
+    return heads.block_point(layer, "attn_out" if unit == "attention" else "mlp_out")
 
 
 def mute(point: str, part: int, mode: Muting, mean: Tensor | None, x: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def means_of(model: Transformer, given: Sequence[Example], points: Sequence[str]
     for each in given:
         with capture(model, points) as seen:
             model(**each.batch)
-        real = real_tokens(each.batch, points[0], seen[points[0]])  # [B T]
+        real = real_tokens(each.batch, seen[points[0]], of_decoder=points[0].startswith("decoder."))  # [B T]
         tokens += int(real.sum())
         totals = [
             total.to(real.device) + parts_of(point, seen[point])[real].sum(0)

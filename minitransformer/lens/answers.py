@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -20,8 +21,9 @@ from minitransformer.config import (
 from minitransformer.errors import InputError
 from minitransformer.lens.words import visible
 from minitransformer.model import Output
+from minitransformer.model.points import place_in
 from minitransformer.pretrained import Pretrained
-from minitransformer.reading import Reading, tokens_of
+from minitransformer.reading import Reading, refuse, tokens_of
 from minitransformer.text import Tokenizer
 
 OF_TOKENS = ("masked-lm", "causal-lm", "seq2seq-lm", "pretraining", "double-heads")  # heads with logits over tokens
@@ -53,20 +55,20 @@ def answer_of(
     if isinstance(head, LanguageModelConfig | PretrainingConfig | DoubleHeadsConfig):
         return _token_answer(model, reading, output, answer, position)
     if isinstance(head, QuestionAnsweringConfig):
-        _leave_out("this head's answer is the best span, the whole text's", answer=answer, position=position)
+        refuse("this head's answer is the best span, the whole text's", answer=answer, position=position)
         return _span(reading, output)
     logits = _of("logits", output)
     if isinstance(head, TokenClassificationConfig | ReplacedTokensConfig):
         if position is None:
             raise InputError(f"position: this head judges each token, say which: {_numbered(reading.tokens)}")
-        place = place_of(position, reading.tokens)
+        place = place_in("position", position, len(reading.tokens))
         where = f" at position {place} ({visible(reading.tokens[place])})"
         if isinstance(head, ReplacedTokensConfig):
-            _leave_out("this head has one logit for each token", answer=answer)
+            refuse("this head has one logit for each token", answer=answer)
             return Answer(f"the logit of having been replaced{where}", (("logits", (place,)),))
         label, name = _label(model, answer, logits[0, place])
         return Answer(f"the logit of {name}{where}", (("logits", (place, label)),))
-    _leave_out("this head judges the whole", position=position)
+    refuse("this head judges the whole", position=position)
     label, name = _label(model, answer, logits[0])
     return Answer(f"the logit of {name}", (("logits", (label,)),))
 
@@ -98,16 +100,8 @@ def token_id(tokenizer: Tokenizer, answer: str | int, vocabulary: int, name: str
         return as_it_stands
     cut = ", ".join(repr(token) for token in tokens_of(tokenizer, torch.tensor([ids], dtype=torch.int64)))
     spaced = len(tokenizer.encode(f" {answer}", add_special_tokens=False)) == 1 and len(ids) > 1
-    way_out = f"{' ' + answer!r}, with a space before it" if spaced else "one of its pieces, or a token's id"
+    way_out = f"{' ' + answer!r}, with a space before it" if spaced else "one of its pieces (in Python, a token's id)"
     raise InputError(f"{name}: {answer!r:.80} is {cut:.200} to this tokenizer, expected one token; try {way_out}")
-
-
-def place_of(position: int, tokens: tuple[str, ...], name: str = "position") -> int:
-    """The position from the front; -1 is the last. An InputError for one that the text does not have."""
-    whole = isinstance(position, int) and not isinstance(position, bool)
-    if not whole or not -len(tokens) <= position < len(tokens):
-        raise InputError(f"{name}: got {position!r}, expected 0 to {len(tokens) - 1}, or -1 for the last")
-    return position % len(tokens)
 
 
 def masked_places(model: Pretrained, reading: Reading) -> tuple[int, ...]:
@@ -137,7 +131,7 @@ def _token_answer(
 def _place_in_text(model: Pretrained, reading: Reading, tokens: tuple[str, ...], position: int | None) -> int:
     """Where a language model's answer stands: the last place, or the only one that is masked."""
     if position is not None:
-        return place_of(position, tokens)
+        return place_in("position", position, len(tokens))
     if model.transformer.config.lm is None or model.transformer.config.lm.task != "masked-lm":
         return len(tokens) - 1
     masked = masked_places(model, reading)
@@ -169,6 +163,8 @@ def _label(model: Pretrained, answer: str | int | None, logits: Tensor) -> tuple
         answer = int(logits.argmax())
     if isinstance(answer, str) and answer in names:
         answer = names.index(answer)
+    if isinstance(answer, str) and re.fullmatch("[0-9]{1,9}", answer):  # as a command line gives a number
+        answer = int(answer)
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(names):
         shown = visible(", ".join(names))
         raise InputError(f"answer: got {answer!r:.80}, expected a label, one of {shown:.400}, or its number")
@@ -178,12 +174,6 @@ def _label(model: Pretrained, answer: str | int | None, logits: Tensor) -> tuple
 def _of(field: str, output: Output) -> Tensor:
     found: Tensor = getattr(output, field)
     return found.detach()
-
-
-def _leave_out(why: str, **given: object) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise InputError(f"{name}: {why}; leave {name} out")
 
 
 def _numbered(tokens: tuple[str, ...]) -> str:

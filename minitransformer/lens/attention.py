@@ -16,6 +16,9 @@ from minitransformer.lens.result import Result, Table
 from minitransformer.lens.tabs import AttentionGroup, AttentionTab
 from minitransformer.lens.words import bar, fit
 from minitransformer.model import Output
+from minitransformer.model.inside import chosen_points
+from minitransformer.model.memory import check_memory
+from minitransformer.model.points import place_in
 from minitransformer.reading import Reading
 from minitransformer.tasks.inference import inference
 
@@ -117,7 +120,7 @@ class Attention(Result):
         if head is None:
             names = [f"head {number}" for number in range(len(weights))]
             return figures.heatmaps(weights, chosen.query_tokens, chosen.key_tokens, names, title=title)
-        check_known("head", head, range(len(weights)))
+        head = place_in("head", head, len(weights), from_the_end=False)
         return figures.heatmap(
             weights[head],
             chosen.query_tokens,
@@ -160,8 +163,7 @@ def attention(
     their numbers; an InputError says which there are.
     """
     reading = model.read(text, pair, target=target)
-    with inference(model.transformer):
-        output = model(**reading.batch, output_attentions=True)
+    output = attended(model, reading)
     return Attention(tuple(_only(group, layers) for group in groups_of(output, reading)))
 
 
@@ -184,9 +186,17 @@ def layers_of(group: AttentionGroup) -> tuple[int, ...]:
 
 def check_known(name: str, number: int, known: Sequence[int]) -> None:
     """Raise an InputError, which says which there are, unless the layer or head of that number is among `known`."""
-    if not isinstance(number, int) or isinstance(number, bool) or number not in known:
-        there = f"0 to {len(known) - 1}" if isinstance(known, range) else ", ".join(map(str, known))
+    if isinstance(number, bool) or number not in known:
+        there = ", ".join(map(str, known))
         raise InputError(f"{name}: got {number!r:.40}, expected one of those there are: {there}")
+
+
+def attended(model: Pretrained, reading: Reading, **options: bool) -> Output:
+    """What the model gives for a text, with all attentions. An InputError where memory would not hold them."""
+    patterns = chosen_points(model.transformer, "*attn.hook_pattern")
+    check_memory(model.transformer, patterns.values(), reading.batch)
+    with inference(model.transformer):
+        return model(**reading.batch, output_attentions=True, **options)
 
 
 def entropy(weights: Tensor) -> Tensor:
@@ -213,12 +223,10 @@ def _only(group: AttentionGroup, layers: Sequence[int] | None) -> AttentionGroup
     """The group with these layers alone."""
     if layers is None:
         return group
-    known = range(len(group.weights))
-    if not len(layers):
-        raise InputError(f"layers: got none, expected some of 0 to {len(known) - 1}; leave layers out for all")
-    for layer in layers:
-        check_known(f"layers ({group.name})", layer, known)
-    chosen = sorted(set(layers))
+    count = len(group.weights)
+    if not isinstance(layers, Sequence) or not len(layers):
+        raise InputError(f"layers: got {layers!r:.40}, expected a list, some of 0 to {count - 1}; leave it out for all")
+    chosen = sorted({place_in(f"layers ({group.name})", layer, count) for layer in layers})
     return AttentionGroup(
         group.name,
         group.weights[chosen],

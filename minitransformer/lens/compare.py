@@ -14,7 +14,7 @@ from torch import Tensor
 from minitransformer.errors import InputError
 from minitransformer.images import Image
 from minitransformer.lens.alike import check_shapes, read_alike
-from minitransformer.lens.attention import groups_of
+from minitransformer.lens.attention import attended, groups_of
 from minitransformer.lens.differences import WeightChange, cka_distance, cosine_distance, jensen_shannon, weight_changes
 from minitransformer.lens.result import Result, Table
 from minitransformer.lens.tabs import AttentionGroup, CompareTab, GridTab, Tab, TableTab
@@ -23,7 +23,6 @@ from minitransformer.model import Output
 from minitransformer.model.transformer import LOGITS
 from minitransformer.pretrained import Pretrained
 from minitransformer.reading import Reading
-from minitransformer.tasks.inference import inference
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,9 +156,9 @@ def compare(
     given = texts if isinstance(texts, list) else [texts]
     if not given:
         raise InputError("texts: got none, expected one or more")
-    found: list[Seen] = []
+    found: list[BothOutputs] = []
     for text in given:
-        seen = look(model_a, model_b, read_alike(model_a, model_b, text, pair, target))
+        seen = read_by_both(model_a, model_b, read_alike(model_a, model_b, text, pair, target))
         found.append(replace(seen, groups=found[0].groups) if found else seen)  # weights of one text are many enough
     cosine, cka = stream_distances(found)
     return Comparison(
@@ -180,7 +179,7 @@ def names_of(model_a: Pretrained, model_b: Pretrained) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class BothOutputs:
     """What is kept of both models reading one text."""
 
     groups: tuple[Groups, Groups]
@@ -189,12 +188,12 @@ class Seen:
     outputs: Mapping[str, float]  # the largest difference of each
 
 
-def look(model_a: Pretrained, model_b: Pretrained, reading: Reading) -> Seen:
+def read_by_both(model_a: Pretrained, model_b: Pretrained, reading: Reading) -> BothOutputs:
     """Have both models read a text."""
     a, b = (_output(model, reading) for model in (model_a, model_b))
     groups = groups_of(a, reading), groups_of(b, reading)
     streams = {name: (getattr(a, name), getattr(b, name)) for name in STREAMS if getattr(a, name) is not None}
-    return Seen(
+    return BothOutputs(
         groups,
         {x.name: jensen_shannon(x.weights, y.weights) for x, y in zip(*groups, strict=True)},
         {name: [(x[0].cpu(), y[0].cpu()) for x, y in zip(*both, strict=True)] for name, both in streams.items()},
@@ -203,11 +202,10 @@ def look(model_a: Pretrained, model_b: Pretrained, reading: Reading) -> Seen:
 
 
 def _output(model: Pretrained, reading: Reading) -> Output:
-    with inference(model.transformer):
-        return model(**reading.batch.to(model.device), output_attentions=True, output_hidden_states=True)
+    return attended(model, replace(reading, batch=reading.batch.to(model.device)), output_hidden_states=True)
 
 
-def stream_distances(found: Sequence[Seen]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def stream_distances(found: Sequence[BothOutputs]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """For each stream the cosine distance and 1 - CKA of its states, over the tokens of all texts: [1 + L] each."""
     cosine, cka = {}, {}
     for name in found[0].states:

@@ -89,15 +89,24 @@ def _with_targets(model: Pretrained, batch: Batch) -> Sequence[Batch]:
     if any(name in batch for name in TARGETS):
         return [batch]
     if task == "causal-lm":
-        return [{**batch, "labels": without_padding(batch["input_ids"], batch)}]
+        labels = without_padding(batch["input_ids"], batch)
+        return [_judged_by(batch, labels, labels[:, 1:])]
     if task == "masked-lm":
         return hidden_by_turns(model, batch)
     if task == "seq2seq-lm":
         end = torch.full_like(batch["decoder_input_ids"][:, :1], IGNORED)
-        return [{**batch, "labels": torch.cat((batch["decoder_input_ids"][:, 1:], end), 1)}]
+        labels = torch.cat((batch["decoder_input_ids"][:, 1:], end), 1)
+        return [_judged_by(batch, labels, labels)]
     if task in SORTING and getattr(config.head, "num_labels", 1) > 1:
         return [_own_answer(model, batch)]
     return [batch]
+
+
+def _judged_by(batch: Batch, labels: Tensor, judged: Tensor) -> Batch:
+    """The batch with its labels. An InputError where none of them is judged: the loss would be no number."""
+    if not (judged != IGNORED).any():
+        raise InputError("data: there is no next token to judge in a text of one; give a longer text, or labels")
+    return {**batch, "labels": labels}
 
 
 def _own_answer(model: Pretrained, batch: Batch) -> Batch:
@@ -106,7 +115,7 @@ def _own_answer(model: Pretrained, batch: Batch) -> Batch:
     assert logits is not None
     labels = logits.argmax(-1)  # [B] or [B T]
     if labels.ndim == 2:
-        labels = labels.masked_fill(~real_tokens(batch, "", labels), IGNORED)
+        labels = labels.masked_fill(~real_tokens(batch, labels, of_decoder=False), IGNORED)
     return {**batch, "labels": labels}
 
 
@@ -134,5 +143,5 @@ def hidden_by_turns(model: Pretrained, batch: Batch) -> list[Batch]:
 def _distance(model: Pretrained, batch: Batch) -> Metric:
     unchanged = model(**batch)
     assert unchanged.last_hidden_state is not None
-    last = f"{list(stacks(model.transformer))[-1]}."
-    return distance(unchanged, real_tokens(batch, last, unchanged.last_hidden_state))
+    behind = len(stacks(model.transformer)) == 2
+    return distance(unchanged, real_tokens(batch, unchanged.last_hidden_state, of_decoder=behind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +17,8 @@ from minitransformer.lens.result import Result, Table
 from minitransformer.lens.steps import Steps, step_text
 from minitransformer.lens.tabs import Step, StepsTab, Tab
 from minitransformer.lens.words import aligned, bar, fit
-from minitransformer.model.points import Heads, heads_of
+from minitransformer.model.evaluation import evaluation
+from minitransformer.model.points import Heads, heads_of, place_in
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,13 +45,16 @@ class Explanation(Result):
     @property
     def title(self) -> str:
         """Which head, and for whom."""
-        return f"Layer {self.layer}, head {self.head}: where {self.query_tokens[self.query]!r} ({self.query}) looks"
+        kind = "" if self.attention == "attention" else f" ({self.attention})"
+        return (
+            f"Layer {self.layer}, head {self.head}{kind}: where {self.query_tokens[self.query]!r} ({self.query}) looks"
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What it does not show."""
         return (
-            f"Each step was computed again from the one before; the largest difference is {self.max_error:.1e}.",
+            f"Each product and the softmax were computed again; at most {self.max_error:.1e} apart.",
             "A large weight moves a value, which may be small: what the head adds is the last step, not the weights.",
         )
 
@@ -109,8 +114,8 @@ def explain(
     layer: int,
     head: int,
     query: int | str,
-    pair: str | None = None,
     *,
+    pair: str | None = None,
     target: str | None = None,
     attention: str | None = None,
 ) -> Explanation:
@@ -121,27 +126,24 @@ def explain(
     An InputError for a layer, head or token that does not exist says which do.
     """
     heads = heads_of(model.transformer, attention)
+    layer, head = place_in("layer", layer, heads.layers), heads.head(head)
     name = heads.point(layer, "pattern").removesuffix("hook_pattern")  # "blocks.3.attn."
-    layer %= heads.layers
-    heads.check(head)
     reading = model.read(text, pair, target=target)
-    crosses = "cross" in name
     written = reading.decoder_tokens or reading.tokens
     query_tokens = written if name.startswith("decoder.") else reading.tokens
-    key_tokens = reading.tokens if crosses else query_tokens
-    place = place_of(query, query_tokens)
-    block = name.split("attn.")[0].removesuffix("cross_")
-    output, cache = model.run_with_cache(
-        reading.batch, names=[f"{name}*", f"{block}hook_resid_pre", f"{block}hook_resid_mid"]
-    )
+    key_tokens = reading.tokens if heads.crosses else query_tokens
+    place = query_place(query, query_tokens)
+    before = heads.block_point(layer, "resid_mid" if heads.crosses else "resid_pre")
+    with evaluation(model.transformer):
+        output, cache = model.run_with_cache(reading.batch, names=[f"{name}*", before])
+        x = _input(heads, layer, cache[before])[0]  # [T D]
     seen = _of_head(cache, name, head, heads)
-    x = _input(heads, layer, cache[f"{block}hook_resid_{'mid' if crosses else 'pre'}"], crosses)[0]  # [T D]
-    y = x if not crosses or output.encoder_last_hidden_state is None else output.encoder_last_hidden_state[0]
+    y = x if not heads.crosses or output.encoder_last_hidden_state is None else output.encoder_last_hidden_state[0]
     attn = heads.module(layer)
     steps = Steps(model.weights(attention), attn, layer, head, place, query_tokens, key_tokens)
-    steps.inputs(x, y, pre=heads.stack.config.norm_order == "pre", crosses=crosses)
+    steps.inputs(x, y, pre=heads.stack.config.norm_order == "pre", crosses=heads.crosses)
     steps.projections(seen)
-    steps.scores(seen, bias=None if crosses else _bias(heads, head, place, len(key_tokens)))
+    steps.scores(seen, bias=None if heads.crosses else _bias(heads, head, place, len(key_tokens)))
     steps.outputs(seen)
     return Explanation(
         attention=group_of(model, attention),
@@ -157,17 +159,17 @@ def explain(
     )
 
 
-def place_of(query: int | str, tokens: tuple[str, ...]) -> int:
+def query_place(query: int | str, tokens: tuple[str, ...]) -> int:
     """The place of a token: given as a place, or as the token, with or without the mark of a word's beginning."""
     if isinstance(query, str):
         places = [i for i, token in enumerate(tokens) if query in (token, token.lstrip("Ġ▁").removeprefix("##"))]
+        if not places and re.fullmatch(r"-?[0-9]{1,9}", query):
+            return place_in("query", int(query), len(tokens))
         if len(places) != 1:
-            found = f"at the places {', '.join(map(str, places))}" if places else f"not in {', '.join(tokens)}"
-            raise InputError(f"query: {query!r} stands {found:.400}; give a place, 0 to {len(tokens) - 1}")
+            found = f"is at the places {', '.join(map(str, places))}" if places else f"is not in {', '.join(tokens)}"
+            raise InputError(f"query: {query!r:.60} {found:.400}; give a place, 0 to {len(tokens) - 1}")
         return places[0]
-    if not isinstance(query, int) or not 0 <= query < len(tokens):
-        raise InputError(f"query: got {query!r}, expected 0 to {len(tokens) - 1}, or one of {', '.join(tokens):.400}")
-    return query
+    return place_in("query", query, len(tokens))
 
 
 def _of_head(cache: Mapping[str, Tensor], name: str, head: int, heads: Heads) -> dict[str, Tensor]:
@@ -181,11 +183,11 @@ def _of_head(cache: Mapping[str, Tensor], name: str, head: int, heads: Heads) ->
     return found
 
 
-def _input(heads: Heads, layer: int, x: Tensor, crosses: bool) -> Tensor:
+def _input(heads: Heads, layer: int, x: Tensor) -> Tensor:
     """What the attention reads, from the stream before it. [1 T D] -> [1 T D]."""
     block = heads.stack.blocks[layer]
     pre = heads.stack.config.norm_order == "pre"
-    if not crosses:
+    if not heads.crosses:
         return block.self_attn_norm(x) if pre else x
     return block.cross_attn_norm(x) if pre and block.cross_attn_norm is not None else block.self_attn_norm(x)
 

@@ -12,7 +12,7 @@ import importlib
 import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-UNSIGNED, SIGNED = "Blues", "RdBu_r"  # colours
+UNSIGNED, SIGNED = "Blues", "RdBu"  # colours
 LONGEST = 16  # columns of a label
 MOST_LABELS = 64  # along an edge; of more, every second, third, …
 VECTOR = {"svg.fonttype": "none", "pdf.fonttype": 42}  # letters, not their outlines
@@ -83,7 +83,7 @@ def heatmaps(
             continue
         image = _cells(axes, values[place], _range(values, signed=False), signed=False)
         name = drawable(names[place])
-        axes.set_title(name, fontsize=8, **_plain(name))
+        axes.set_title(name, fontsize=8, **plain_text(name))
         left, lowest = place % across == 0, place + across >= len(values)
         _edge(axes, "x", columns if labelled and lowest else (), turned=True, size=6)
         _edge(axes, "y", rows if labelled and left else (), size=6)
@@ -118,34 +118,12 @@ def bars(
     return figure
 
 
-def lines(
-    x: Sequence[str],
-    series: Mapping[str, Sequence[float]],
-    *,
-    title: str = "",
-    x_name: str = "",
-    value_name: str = "",
-) -> Figure:
-    """A line for each series, over the places that `x` names."""
-    figure = new_figure(min(14.0, 2.5 + 0.4 * len(x)), 4.0)
-    axes = figure.subplots()
-    for name, values in series.items():
-        axes.plot(range(len(x)), list(values), marker="o", markersize=3, label=drawable(name))
-    axes.set(xlabel=x_name, ylabel=value_name)
-    _edge(axes, "x", x, turned=True)
-    if series:
-        for entry in axes.legend(frameon=False, fontsize=8).get_texts():
-            entry.set(**_plain(entry.get_text()))
-    _title(figure, title)
-    return figure
-
-
 def drawn(figure: Figure, kind: str) -> bytes:
     """The figure as the content of a file: "svg", "pdf" or "png". Texts in the first two can be searched and copied."""
     file = io.BytesIO()
-    metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]  # same, same
+    undated: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     with _matplotlib().rc_context({**VECTOR, "svg.hashsalt": "minitransformer"}):
-        figure.savefig(file, format=kind, dpi=150, metadata=metadata)
+        figure.savefig(file, format=kind, dpi=150, metadata=undated[kind])  # the same figure, the same bytes
     return file.getvalue()
 
 
@@ -194,7 +172,7 @@ def _edge(
     step = math.ceil(len(labels) / MOST_LABELS) or 1
     shown = [drawable(label, most) for label in labels[::step]]
     ticks = axes.set_xticks if which == "x" else axes.set_yticks
-    ticks(range(0, len(labels), step), shown, fontsize=size, rotation=90 if turned else 0, **_plain(*shown))
+    ticks(range(0, len(labels), step), shown, fontsize=size, rotation=90 if turned else 0, **plain_text(*shown))
 
 
 def _title(figure: Figure, title: str) -> None:
@@ -202,10 +180,10 @@ def _title(figure: Figure, title: str) -> None:
     if title:
         across = max(20, int(figure.get_figwidth() * 9.5))  # letters
         text = "\n".join(textwrap.wrap(drawable(title, 4 * across), across))
-        figure.suptitle(text, fontsize=10, **_plain(text.replace("\n", "")))
+        figure.suptitle(text, fontsize=10, **plain_text(text.replace("\n", "")))
 
 
-def _plain(*texts: str) -> dict[str, Any]:
+def plain_text(*texts: str) -> dict[str, Any]:
     """Options of a text that make it no mathematics, in fonts that have all its characters."""
     families = ["DejaVu Sans", *(family for family in map(_family, sorted(set("".join(texts)))) if family)]
     return {"parse_math": False, "usetex": False, "fontfamily": list(dict.fromkeys(families))}

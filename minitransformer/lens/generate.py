@@ -34,7 +34,7 @@ RIVALS = 3  # in a line of the table
 class NextTokens(Result):
     """The steps of one text, N of them, each with its K most probable tokens."""
 
-    text_written: str  # the prompt's first, of a decoder alone
+    written: str  # the prompt's first, of a decoder alone
     prompt_tokens: tuple[str, ...]  # what the decoder read first
     tokens: tuple[str, ...]  # N, drawn one after the other
     candidates: tuple[tuple[str, ...], ...]  # [N][K], the most probable first, by the model itself
@@ -95,7 +95,7 @@ class NextTokens(Result):
         """The text, the settings, and the candidates of each step."""
         candidates = self.candidates_table()
         return {
-            "text": self.text_written,
+            "text": self.written,
             "settings": dict(self.settings),
             "prompt_tokens": list(self.prompt_tokens),
             "candidates": [dict(zip(candidates.columns, row, strict=True)) for row in candidates.rows],
@@ -169,7 +169,7 @@ def _steps(
     target = model.tokenizer.target
     at = ids[:, None]
     return NextTokens(
-        text_written=written,
+        written=written,
         prompt_tokens=tokens_of(target, prompt.ids),
         tokens=tokens_of(target, ids[None]),
         candidates=tuple(tokens_of(target, row[None]) for row in top),

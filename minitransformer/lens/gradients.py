@@ -10,6 +10,7 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
+from minitransformer.errors import InputError
 from minitransformer.lens.answers import Answer
 from minitransformer.model import Transformer, capture, hooks
 from minitransformer.model.points import points
@@ -19,6 +20,12 @@ TOKENS_AT_ONCE = 1024  # in one pass: its memory grows with them
 
 Rows = dict[str, Tensor]  # the point where they enter -> [N T D]
 Score = Callable[[Rows], Tensor]  # a number for each of N readings: -> [N]
+
+
+def check_gradients() -> None:
+    """Raise an InputError where no gradient could be recorded."""
+    if torch.is_inference_mode_enabled():
+        raise InputError("this takes gradients, which torch.inference_mode() forbids; call it outside")
 
 
 def rows_read(model: Transformer, batch: Batch) -> Rows:

@@ -15,7 +15,7 @@ from torch import Tensor
 from minitransformer.config import PatchEmbeddingConfig, StackConfig
 from minitransformer.errors import InputError
 from minitransformer.lens import figures
-from minitransformer.lens.attention import groups_of
+from minitransformer.lens.attention import attended, groups_of
 from minitransformer.lens.patterns import Tally, cross_targets, scores, self_targets
 from minitransformer.lens.result import Result, Table
 from minitransformer.lens.tabs import AttentionGroup, GridTab
@@ -23,7 +23,6 @@ from minitransformer.lens.words import bar
 from minitransformer.model.transformer import TWICE_READ
 from minitransformer.modules.masks import self_attention_mask
 from minitransformer.reading import Reading, shifted, tokens_of
-from minitransformer.tasks.inference import inference
 from minitransformer.text import Batch, Tokenizer
 
 if TYPE_CHECKING:
@@ -158,9 +157,7 @@ def head_types(
 
 def _add(tallies: dict[str, dict[str, Tally]], model: Pretrained, reading: Reading, *, repeated: bool) -> None:
     """Measure the heads on one text, and add what comes of it."""
-    with inference(model.transformer):
-        groups = groups_of(model(**reading.batch, output_attentions=True), reading)
-    for group in groups:
+    for group in groups_of(attended(model, reading), reading):
         targets, allowed = _targets(model, reading, group)
         chosen = {name: keys for name, keys in targets.items() if (name in REPEATED) == repeated}
         own = tallies.setdefault(group.name, {})

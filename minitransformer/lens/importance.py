@@ -6,6 +6,7 @@ import torch
 
 from minitransformer.errors import InputError
 from minitransformer.lens.examples import Example, examples
+from minitransformer.lens.gradients import check_gradients
 from minitransformer.lens.head_scores import HeadScores, group_of
 from minitransformer.lens.metric import Metric, value_of
 from minitransformer.model.evaluation import evaluation
@@ -24,6 +25,7 @@ def head_importance(
     `ablate` needs a forward pass for each head. Differs from the paper, which also divides by each layer's norm.
     data, metric: see `examples`; the metric has to be differentiable, and no distance, which has no slope at 0.
     """
+    check_gradients()
     heads = heads_of(model.transformer, attention)
     name, given = examples(model, data, metric)
     if name == "distance":

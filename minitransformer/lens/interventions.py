@@ -11,7 +11,7 @@ from torch import Tensor
 from minitransformer.lens.metric import Metric, value_of
 from minitransformer.model import Output, Transformer, hooks
 from minitransformer.model.heads import IGNORED
-from minitransformer.model.points import Heads, Point
+from minitransformer.model.points import Point
 from minitransformer.model.transformer import LOGITS, TARGETS
 
 Batch = Mapping[str, Tensor]
@@ -59,9 +59,12 @@ def _row(x: Any, i: int, rows: int) -> Any:
     return None if x is None or x.ndim == 0 else x.tensor_split(rows)[i]
 
 
-def real_tokens(batch: Batch, point: str, x: Tensor) -> Tensor:
-    """Which tokens of a point, [B T ...], are no padding: bool [B T]."""
-    mask = batch.get("decoder_attention_mask" if point.startswith("decoder.") else "attention_mask")
+def real_tokens(batch: Batch, x: Tensor, *, of_decoder: bool) -> Tensor:
+    """Which tokens of x, [B T ...], are no padding: bool [B T]. of_decoder: of one behind an encoder."""
+    mask = batch.get("decoder_attention_mask" if of_decoder else "attention_mask")
+    labels = batch.get("labels")
+    if of_decoder and mask is None and "decoder_input_ids" not in batch and labels is not None and labels.ndim == 2:
+        mask = labels != IGNORED  # it reads the labels: what is not judged there is padding
     return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask.flatten(0, -2) != 0
 
 
@@ -73,10 +76,3 @@ def without_padding(labels: Tensor, batch: Batch) -> Tensor:
     labels = labels.masked_fill(mask == 0, IGNORED)
     labels[:, 1:] = labels[:, 1:].masked_fill(mask[:, :-1] == 0, IGNORED)
     return labels
-
-
-def block_point(heads: Heads, layer: int, part: str) -> str:
-    """The name of a point of a block: "attn_out" of cross-attention is "decoder.3.hook_cross_attn_out"."""
-    block = heads.prefix.format(layer).rpartition(".")[0]
-    cross = "cross_" if part == "attn_out" and heads.prefix.endswith("cross_attn") else ""
-    return f"{block}.hook_{cross}{part}"

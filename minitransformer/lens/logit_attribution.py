@@ -10,12 +10,13 @@ from torch import Tensor
 
 from minitransformer.errors import InputError
 from minitransformer.lens import figures
-from minitransformer.lens.answers import language_model, place_of, token_id
+from minitransformer.lens.answers import language_model, token_id
 from minitransformer.lens.result import Result, Table
 from minitransformer.lens.stream import direction, last_stack, unembedding_of, written
 from minitransformer.lens.tabs import GridTab, Tab, TableTab
 from minitransformer.lens.words import bar, visible
 from minitransformer.model.heads.language import vocabulary
+from minitransformer.model.points import place_in
 from minitransformer.modules import LayerNorm
 from minitransformer.pretrained import Pretrained
 from minitransformer.reading import tokens_of
@@ -66,8 +67,8 @@ class LogitAttribution(Result):
     @property
     def title(self) -> str:
         """The headline."""
-        foil = "" if self.foil is None else f" less that of {self.foil}"
-        return f"Logit of {self.answer}{foil}, by {self.by}"
+        foil = "" if self.foil is None else f" minus that of “{visible(self.foil)}”"
+        return f"Logit of “{visible(self.answer)}”{foil}, by {self.by}"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -162,7 +163,7 @@ def logit_attribution(
     ids = _ids(model, answer, foil)
     reading = model.read(text, target=target)
     tokens = reading.tokens if reading.decoder_tokens is None else reading.decoder_tokens
-    place = place_of(position, tokens)
+    place = place_in("position", position, len(tokens))
     with inference(model.transformer):
         logits, scale, wrote = written(model.transformer, reading.batch, place, by_heads=by == "head")
         rows, bias = unembedding_of(model.transformer, ids)

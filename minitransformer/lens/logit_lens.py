@@ -82,7 +82,8 @@ class LogitLens(Result):
             for column, place in enumerate(places):
                 word = figures.drawable(self.top_tokens[r][place][0], 10)
                 colour = "w" if best[r, column] > 0.55 * best.max() else "k"
-                axes.text(column, r, word, ha="center", va="center", fontsize=7, color=colour, **figures._plain(word))
+                how = figures.plain_text(word)
+                axes.text(column, r, word, ha="center", va="center", fontsize=7, color=colour, **how)
         return figure
 
     def tabs(self) -> tuple[Tab, ...]:

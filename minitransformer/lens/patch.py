@@ -17,7 +17,7 @@ from torch import Tensor
 from minitransformer.errors import InputError
 from minitransformer.images import Image
 from minitransformer.lens.head_scores import group_of
-from minitransformer.lens.interventions import block_point, changed_values
+from minitransformer.lens.interventions import changed_values
 from minitransformer.lens.metric import Metric, Token, distance, logit, value_of
 from minitransformer.lens.result import Result, Table
 from minitransformer.lens.tabs import GridTab, Tab
@@ -206,7 +206,7 @@ def measured_by(
 
 def patched_point(heads: Heads, layer: int, at: At) -> str:
     """The name of the point in that layer."""
-    return block_point(heads, layer, at) if at in BY_POSITION else heads.point(layer, at)
+    return heads.block_point(layer, at) if at in BY_POSITION else heads.point(layer, at)
 
 
 def replacements(clean: Tensor, at: At) -> list[partial[Tensor]]:

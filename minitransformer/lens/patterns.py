@@ -48,7 +48,7 @@ def self_targets(ids: Tensor, special: Tensor) -> dict[str, Tensor]:
     """The keys of each type in self-attention: bool [T T]. ids int [T], special bool [T].
 
     previous, next: the token before, after. self: the query's own place. first: place 0, for all others. separator:
-    special tokens but the one at place 0. duplicate: other places of the same token. induction: places behind an
+    special tokens except the one at place 0. duplicate: other places of the same token. induction: places behind an
     earlier one of the same token (Olsson et al. 2022, "In-context Learning and Induction Heads"). For the last two,
     special tokens do not count.
     """

@@ -13,7 +13,15 @@ from minitransformer.errors import InputError
 from minitransformer.images import Image
 from minitransformer.lens import figures
 from minitransformer.lens.answers import answer_of
-from minitransformer.lens.gradients import Rows, Score, gradient_x_input, integrated_gradients, rows_read, score_of
+from minitransformer.lens.gradients import (
+    Rows,
+    Score,
+    check_gradients,
+    gradient_x_input,
+    integrated_gradients,
+    rows_read,
+    score_of,
+)
 from minitransformer.lens.result import Result, Table
 from minitransformer.lens.tabs import GridTab, Tab
 from minitransformer.lens.words import bar, visible
@@ -147,8 +155,8 @@ class Saliency(Result):
         if self.completeness_error is None:
             return f"sum {self.total:+.4f}"
         return (
-            f"sum {self.total:+.4f}, expected {self.value - self.baseline_value:+.4f}: "
-            f"less {self.baseline_value:.4f} of the baseline, {self.baseline}\n"
+            f"sum {self.total:+.4f}; F(text) - F(baseline) = {self.value:.4f} - {self.baseline_value:.4f} = "
+            f"{self.value - self.baseline_value:+.4f}, the baseline being {self.baseline}\n"
             f"completeness error {self.completeness_error:.2%}, {self.steps} steps"
         )
 
@@ -174,7 +182,8 @@ def saliency(
     "unk" or "zero"; an image's is "zero". Where the values miss their sum by more than 1 %, `steps` are doubled, up to
     400. See `gradients.py` for both methods.
     """
-    if method not in METHODS:
+    check_gradients()
+    if method not in tuple(METHODS):
         raise InputError(f"method: got {method!r}, expected one of {', '.join(METHODS)}")
     if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= 1000:
         raise InputError(f"steps: got {steps!r}, expected 1 to 1000")

@@ -21,6 +21,7 @@ from minitransformer.lens.result import Result, Table
 from minitransformer.lens.tabs import TableTab
 from minitransformer.model import Output, Transformer
 from minitransformer.model.transformer import TWICE_READ
+from minitransformer.reading import refuse
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,6 +125,8 @@ def shapes(
     transformer = model if isinstance(model, Transformer) else model.transformer
     config = transformer.config
     _size("batch", batch)
+    if text is None:
+        refuse("without a text there is nothing to read it with", pair=pair, target=target)
     if text is not None:
         if isinstance(model, Transformer):
             raise InputError("text: got one, and this model has no tokenizer; give batch and tokens")

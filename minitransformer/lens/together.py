@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from minitransformer.errors import InputError
 from minitransformer.lens.attention import Attention, attention
-from minitransformer.lens.explain import explain, place_of
+from minitransformer.lens.explain import explain, query_place
 from minitransformer.lens.logit_lens import logit_lens
 from minitransformer.lens.page import frame, page
 from minitransformer.lens.result import Result
 from minitransformer.lens.saving import check_path, write
 from minitransformer.lens.shapes import shapes
 from minitransformer.lens.tabs import AttentionGroup
+from minitransformer.lens.words import fit
+from minitransformer.model.points import place_in
 
 if TYPE_CHECKING:
     from minitransformer.images import Image
@@ -87,34 +89,36 @@ def look(
     lens.
     """
     found = attention(model, text, pair, target=target)
-    explained = []
-    for group in asking(found, query):
-        kind = None if len(found.groups) == 1 else group.name
-        place = place_of(len(group.query_tokens) - 1 if query is None else query, group.query_tokens)
-        explained.append(explain(model, text, layer, head, place, pair, target=target, attention=kind))
+    explained = [
+        explain(model, text, *place, pair=pair, target=target, attention=None if len(found.groups) == 1 else group.name)
+        for group, place in asking(found, layer, head, query)
+    ]
     results: list[Result] = [found, *explained]
     if getattr(model.transformer.head, "lm", None) is not None:
         results.append(logit_lens(model, cast("str", text), pair, target=target))
     results.append(shapes(model, text, pair, target=target))
-    said = f"“{text}”" if isinstance(text, str) and pair is None else f"“{text}” and “{pair}”" if pair else "an image"
+    texts = [fit(each, 80) for each in (text, pair) if isinstance(each, str)]
+    said = " and ".join(f"“{each}”" for each in texts) or "an image"
     first = explained[0]
     start = f"group={first.attention}&layer={first.layer}&head={first.head}&heads={first.head}"
     start += "" if query is None else f"&query={first.query}"
     return Page(tuple(results), f"{model.base.rpartition('/')[2]}: {said}", start)
 
 
-def asking(found: Attention, query: int | str | None) -> list[AttentionGroup]:
-    """The kinds of attention in which that token asks. An InputError if there is none."""
-    if query is None:
-        return list(found.groups)
-    groups, refusal = [], None
+def asking(
+    found: Attention, layer: int, head: int, query: int | str | None
+) -> list[tuple[AttentionGroup, tuple[int, int, int]]]:
+    """The kinds of attention that have that layer, head and token; by default the last token."""
+    places, refusal = [], InputError("attention: got none")
     for group in found.groups:
+        layers, heads = group.weights.shape[:2]
         try:
-            place_of(query, group.query_tokens)
+            of_token = query_place(-1 if query is None else query, group.query_tokens)
+            of_head = place_in("layer", layer, layers), place_in("head", head, heads, from_the_end=False)
         except InputError as error:
             refusal = error
         else:
-            groups.append(group)
-    if refusal is not None and not groups:
+            places.append((group, (*of_head, of_token)))
+    if not places:
         raise refusal
-    return groups
+    return places

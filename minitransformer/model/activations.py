@@ -1,11 +1,12 @@
 """What was captured in one pass, found by name or by the short forms that people type."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from minitransformer.errors import InputError
-from minitransformer.model.points import canonical, stacks
+from minitransformer.model.points import canonical, place_in, stacks
 
 # What of a block is no part of its attention: the name behind `hook_` -> where it is.
 OF_BLOCK = ("resid_pre", "resid_mid", "resid_post", "normalized_resid_post", "attn_out", "mlp_out")
@@ -22,6 +23,15 @@ class ActivationCache(Mapping[str, Tensor]):
 
     def __init__(self, model: nn.Module, tensors: Mapping[str, Tensor], stack: str | None = None) -> None:
         self._model, self._tensors, self._stack = model, dict(tensors), stack
+
+    __eq__, __hash__ = object.__eq__, object.__hash__  # one cache is another only if it is the same
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """What was captured there, or the default."""
+        try:
+            return self[key]
+        except InputError:
+            return default
 
     def __getitem__(self, key: str | tuple[str | int, ...]) -> Tensor:
         name = canonical(self._model, key) if isinstance(key, str) else self._name(key)
@@ -68,18 +78,18 @@ class ActivationCache(Mapping[str, Tensor]):
 
     def _name(self, key: tuple[str | int, ...]) -> str:
         """("pattern", 3, "cross_attn") -> "decoder.3.cross_attn.hook_pattern"."""
-        if not 2 <= len(key) <= 3 or not isinstance(key[0], str) or not isinstance(key[1], int):
-            raise InputError(f'got {key}, expected a name, or (what, layer) or (what, layer, part): ("pattern", 3)')
+        if not isinstance(key, tuple) or not 2 <= len(key) <= 3 or not isinstance(key[0], str):
+            raise InputError(f'got {key!r:.60}, expected a name, (what, layer) or (what, layer, part): ("pattern", 3)')
         what, layer = key[0].removeprefix("hook_"), key[1]
         there = stacks(self._model)
         side = "blocks" if "blocks" in there else self._stack
+        if side is None and (what in OF_CROSS or key[-1] == "cross_attn"):
+            side = "decoder"  # only it has these
         if side is None:
             raise InputError(f"{key}: this model has two stacks; say cache.encoder[…] or cache.decoder[…]")
-        layers = len(there[side].blocks)
-        if not -layers <= layer < layers:
-            raise InputError(f"layer: got {layer}, expected 0 to {layers - 1}")
+        layer = place_in("layer", layer, len(there[side].blocks))
         part = f"{key[2]}." if len(key) == 3 else part_of(what)
-        return f"{side}.{layer % layers}.{part}hook_{what}"
+        return f"{side}.{layer}.{part}hook_{what}"
 
     def _some(self) -> list[str]:
         names = list(self._tensors)

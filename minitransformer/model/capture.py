@@ -61,6 +61,8 @@ def hooks(model: nn.Module, fwd_hooks: Sequence[Hook] = (), bwd_hooks: Sequence[
     model is as before.
     """
     model = getattr(model, "transformer", model)  # what `load` returns holds the model
+    if not hasattr(model, "embed"):
+        raise InputError(f"got a {type(model).__name__}, expected a loaded model or what mt.build gives: a Transformer")
     every: dict[str, Point] = {}
     if fwd_hooks or bwd_hooks:
         refuse_compiled(model)

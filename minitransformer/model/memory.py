@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minitransformer.config import PatchEmbeddingConfig
+from minitransformer.config import LanguageModelConfig, PatchEmbeddingConfig, TokenEmbeddingConfig
 from minitransformer.errors import InputError
 from minitransformer.model.points import Point, stacks
 from minitransformer.model.transformer import Transformer
@@ -46,12 +46,14 @@ def _count(model: Transformer, point: Point, batch: Mapping[str, Tensor]) -> int
     if read is None:
         raise InputError("batch: got no input_ids and no pixel_values; model.tokenizer(text) gives a batch")
     source = config.embed.length if isinstance(config.embed, PatchEmbeddingConfig) else read.shape[-1]
-    written = batch.get("decoder_input_ids", batch.get("labels"))
+    labels = batch.get("labels") if isinstance(config.head, LanguageModelConfig) else None  # read by the decoder
+    written = batch.get("decoder_input_ids", labels)
     two = len(stacks(model)) == 2
     target = written.shape[-1] if two and written is not None else source
     of_decoder = two and point.name.startswith(("decoder.", "unembed."))
     stack = model.decoder if of_decoder or model.encoder is None else model.encoder
     assert stack is not None
+    embed = (config.target_embed or config.embed) if of_decoder else config.embed
     sizes = {
         "B": read.shape[:-1].numel() if read.ndim < 4 else len(read),
         "T": target if of_decoder else source,
@@ -61,7 +63,9 @@ def _count(model: Transformer, point: Point, batch: Mapping[str, Tensor]) -> int
         "G": stack.config.kv_heads or stack.config.heads,
         "E": stack.config.d_head,
         "F": stack.config.d_ffn,
-        "V": getattr(model.target_embed or model.embed, "config").vocab_size if "V" in point.shape else 0,  # noqa: B009
+        "V": embed.vocab_size if isinstance(embed, TokenEmbeddingConfig) else 0,
+        "W": embed.d_table if isinstance(embed, TokenEmbeddingConfig) else 0,
+        "N": 0 if isinstance(embed, TokenEmbeddingConfig) else source - embed.special_tokens,
         "1": 1,
     }
     return torch.Size([sizes[letter] for letter in point.shape.split()]).numel()

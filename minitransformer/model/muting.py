@@ -19,24 +19,25 @@ Muting = Literal["zero", "mean", "uniform"]
 def muted(
     model: nn.Module, heads: Collection[tuple[int, int]], mode: Muting = "zero", *, attention: str | None = None
 ) -> Iterator[None]:
-    """Within the `with`, these heads, (layer, head) each, say nothing.
+    """Within the `with`, these heads, (layer, head) each, give something else, by `mode`.
 
     "zero": they add nothing but W_O's bias, which is not theirs; "mean": each gives all tokens the mean of what it
     would give them, over all tokens of the batch (padding counts: give texts of one length); "uniform": each looks
     everywhere it may, equally. `attention`: "encoder", "decoder" or "cross", where the model has several.
     """
-    if mode not in MUTINGS:
+    if mode not in tuple(MUTINGS):
         raise InputError(f"mode: got {mode!r}, expected one of {', '.join(MUTINGS)}")
     found, part = heads_of(model, attention), "attn_scores" if mode == "uniform" else "z"
     of_layer: dict[str, list[int]] = {}
     for layer, head in _pairs(heads):
-        found.check(head)
-        of_layer.setdefault(found.point(layer, part), []).append(head)
+        of_layer.setdefault(found.point(layer, part), []).append(found.head(head))
     with hooks(model, [(name, partial(_mute, MUTINGS[mode], some)) for name, some in of_layer.items()]):
         yield
 
 
 def _pairs(heads: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
+    if not isinstance(heads, Collection):
+        raise InputError(f"heads: got {heads!r:.60}, expected pairs: [(layer, head), …]")
     pairs = [tuple(each) if isinstance(each, tuple | list) else (each,) for each in heads]
     wrong = [pair for pair in pairs if len(pair) != 2]
     if wrong:

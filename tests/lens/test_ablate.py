@@ -225,3 +225,20 @@ def test_the_result(tmp_path):
     cross = lens.ablate(loaded("bart"), TEXT, attention="cross")
     assert cross.title.endswith("[cross]")
     assert cross.tabs()[0].selects == "cross"
+
+
+@pytest.mark.parametrize("judge", [lens.ablate, lens.head_importance])
+def test_a_text_of_one_token_judges_nothing(judge):
+    with pytest.raises(InputError, match="no next token to judge"):
+        judge(loaded("gpt2"), "The")
+
+
+def test_the_mean_leaves_out_what_labels_pad():
+    model = loaded("t5")
+    batch = dict(model.read(TEXT, target=OTHER).batch)
+    labels = torch.cat((batch.pop("decoder_input_ids")[:, 1:], torch.tensor([[1]])), 1)
+    padded = torch.nn.functional.pad(labels, (0, 4), value=-100)
+    one, other = (
+        lens.ablate(model, {**batch, "labels": x}, mode="mean", attention="decoder") for x in (labels, padded)
+    )
+    torch.testing.assert_close(one.scores, other.scores, atol=1e-6, rtol=1e-5)

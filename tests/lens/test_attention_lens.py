@@ -108,11 +108,12 @@ def test_some_layers():
     assert {row[1] for row in found.table().rows} == {1}
     assert found.tabs()[0].layer == 1
     assert looked_at("t5", layers=[1, 0, 1]).group("decoder").layers == (0, 1)
-    with pytest.raises(InputError, match=r"layers \(attention\): got 2, expected one of those there are: 0 to 1"):
+    with pytest.raises(InputError, match=r"layers \(attention\): got 2, expected 0 to 1"):
         looked_at("bert", layers=[0, 2])
     with pytest.raises(InputError, match=r"layers \(decoder\): got 2"):  # its encoder has three layers
         looked_at("t5", layers=[2])
-    for layers in ([], [-1], [True], ["0"]):
+    assert looked_at("bert", layers=[-1]).group().layers == (1,)
+    for layers in ([], [-3], [True], ["0"], 1):
         with pytest.raises(InputError, match="layers"):
             looked_at("bert", layers=layers)
 
@@ -126,7 +127,7 @@ def test_figures(tmp_path):
     assert "head 3" in found.save(tmp_path / "a.svg").read_text()
     with pytest.raises(InputError, match=r"layer: got 2, expected .* 0, 1"):
         found.figure(layer=2, group="cross")
-    with pytest.raises(InputError, match=r"head: got 4, expected .* 0 to 3"):
+    with pytest.raises(InputError, match=r"head: got 4, expected 0 to 3"):
         found.figure(layer=0, head=4)
     with pytest.raises(InputError, match="group: got 'self', expected one of encoder, decoder, cross"):
         found.figure(group="self")
@@ -150,3 +151,10 @@ def test_bertvizs_own_views_take_it(kind):
         page = view(**given, html_action="return").data
         for token in found.groups[-1].query_tokens:
             assert json.dumps(token) in page or token.replace("▁", " ") in page
+
+
+@pytest.mark.parametrize("look", [lens.attention, lens.explain, lens.rollout, lens.head_types])
+def test_memory_is_asked_for_first(look, monkeypatch):
+    monkeypatch.setattr("minitransformer.model.memory.free_memory", lambda device: 1000)
+    with pytest.raises(InputError, match="GiB are free"):
+        look(loaded("gpt2"), TEXT, *(0, 0, 0) * (look is lens.explain))

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from lens_models import KINDS, PAIR, TARGET, TEXT, folder, image, loaded
+from lens_models import KINDS, PAIR, TARGET, TEXT, folder, fresh, image, loaded
 
 import minitransformer
 from minitransformer import lens
 from minitransformer.errors import InputError
 from minitransformer.lens import steps as steps_module
+from minitransformer.lens.explain import query_place
 from minitransformer.lens.steps import CODE
 
 SOURCE = Path(minitransformer.__file__).parent
@@ -84,7 +85,7 @@ def test_images_and_pairs():
     found = lens.explain(loaded("vit"), image(), 0, 0, "0,1")
     assert found.key_tokens[0] == "[CLS]"
     assert found.max_error < 1e-6
-    found = lens.explain(loaded("bert"), TEXT, 0, 0, 0, PAIR)
+    found = lens.explain(loaded("bert"), TEXT, 0, 0, 0, pair=PAIR)
     assert len(found.key_tokens) == len(loaded("bert").read(TEXT, PAIR).tokens)
 
 
@@ -115,7 +116,7 @@ def test_the_result():
     assert found.scores[4:].isneginf().all()
     text = str(found)
     assert "scores = q @ k.transpose(-2, -1) * scale" in text
-    assert re.search(r"the largest difference is \d\.\de-\d\d", text)
+    assert re.search(r"at most \d\.\de-\d\d apart", text)
     data = json.loads(json.dumps(found.to_dict()))
     assert [step["symbol"] for step in data["steps"]] == [step.symbol for step in found.steps]
     assert data["rows"][0]["weight"] == pytest.approx(found.weights[0].item())
@@ -134,8 +135,8 @@ def test_the_query_may_be_a_token():
         ((9, 0, 0), r"layer: got 9, expected 0 to \d"),
         ((0, 99, 0), r"head: got 99, expected 0 to \d"),
         ((0, 0, 99), "query: got 99, expected 0 to"),
-        ((0, 0, "zebra"), "query: 'zebra' stands not in"),
-        ((0, 0, "film"), "query: 'film' stands at the places"),
+        ((0, 0, "zebra"), "query: 'zebra' is not in"),
+        ((0, 0, "film"), "query: 'film' is at the places"),
     ],
 )
 def test_what_does_not_exist(arguments, message):
@@ -148,3 +149,33 @@ def test_attention_that_does_not_exist():
         lens.explain(loaded("bert"), TEXT, 0, 0, 0, attention="cross")
     with pytest.raises(InputError, match="say which: encoder, decoder, cross"):
         lens.explain(loaded("t5"), TEXT, 0, 0, 0, target=TARGET)
+
+
+def test_a_model_in_training_is_explained_without_dropout():
+    model, other = fresh("gpt2"), loaded("gpt2")
+    for part in model.transformer.modules():
+        if hasattr(part, "dropout"):
+            part.dropout = 0.4
+    found = lens.explain(model.train(), TEXT, 1, 1, 2)
+    assert found.max_error < 1e-6
+    assert torch.equal(found.weights, lens.explain(other, TEXT, 1, 1, 2).weights)
+    assert model.transformer.training
+
+
+def test_what_is_masked_is_json_too(tmp_path):
+    found = lens.explain(loaded("gpt2"), TEXT, 0, 0, 1)
+    assert found.scores.isinf().any()
+    steps = json.loads(found.save(tmp_path / "x.json").read_text())["steps"]
+    masked = next(step["value"] for step in steps if step["symbol"] == "masked")
+    assert masked[0][2:] == [None] * (len(found.key_tokens) - 2)
+
+
+@pytest.mark.parametrize(("query", "place"), [("3", 3), (-2, 3), ("-2", 3), ("7", 2)])
+def test_a_token_that_is_a_number_comes_before_a_place(query, place):
+    assert query_place(query, ("[CLS]", "in", "7", "days", "[SEP]")) == place
+
+
+@pytest.mark.parametrize("query", ["--3", "9", 9, True, 1.0, None])
+def test_what_is_no_query(query):
+    with pytest.raises(InputError, match="query: "):
+        query_place(query, ("[CLS]", "in", "7", "days", "[SEP]"))

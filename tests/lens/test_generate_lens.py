@@ -35,7 +35,7 @@ def test_tokens_and_probabilities_are_those_of_generate(kind, options):
     assert found.drawn_ids.tolist() == expected.sequences[0, -count:].tolist()
     assert torch.equal(found.after, expected.probabilities[0].gather(1, found.candidate_ids))
     torch.testing.assert_close(found.drawn_after.log(), expected.log_probabilities[0])
-    assert found.text_written == expected.texts[0]
+    assert found.written == expected.texts[0]
     assert found.kept.tolist() == (expected.probabilities[0] > 0).sum(1).tolist()
 
 

@@ -123,3 +123,9 @@ def test_the_result():
     assert (scores.scores >= 0).all()
     (tab,) = scores.tabs()
     assert (tab.signed, tab.selects) == (False, "attention")
+
+
+def test_inference_mode_forbids_gradients():
+    for ask in (lens.saliency, lens.head_importance):
+        with torch.inference_mode(), pytest.raises(InputError, match="call it outside"):
+            ask(loaded("gpt2"), TEXT)

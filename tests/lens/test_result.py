@@ -145,7 +145,7 @@ def test_a_character_without_a_font_is_its_code():
     assert figures.drawable("▁caté") == "▁caté"
 
 
-@pytest.mark.parametrize("draw", ["heatmap", "heatmaps", "bars", "lines"])
+@pytest.mark.parametrize("draw", ["heatmap", "heatmaps", "bars"])
 @pytest.mark.parametrize("size", [1, 66])
 def test_every_figure_draws_every_size(draw, size):
     words = [f"{WORDS[i % len(WORDS)]}{i}" for i in range(size)]
@@ -153,7 +153,6 @@ def test_every_figure_draws_every_size(draw, size):
         "heatmap": lambda: figures.heatmap(torch.randn(size, size), words, words, title=WORDS[1], signed=True),
         "heatmaps": lambda: figures.heatmaps(torch.rand(min(size, 7), size, 3), words, words[:3], words[:7], title="x"),
         "bars": lambda: figures.bars(words, [0.5] * size, value_name="score"),
-        "lines": lambda: figures.lines(words, {word: [0.5] * size for word in words[:3]}, value_name="score"),
     }[draw]
     assert figures.drawn(figure(), "png").startswith(b"\x89PNG")
 

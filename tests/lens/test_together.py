@@ -48,7 +48,7 @@ def test_what_is_explained():
     steps = [tab for result in page.results for tab in result.tabs() if isinstance(tab, StepsTab)]
     assert [(tab.layer, tab.head, tab.group) for tab in steps] == [(1, 1, "encoder")]  # the decoder reads no end
     assert page.start == f"group=encoder&layer=1&head=1&heads=1&query={steps[0].query}"
-    with pytest.raises(InputError, match="query: 'zebra' stands not in"):
+    with pytest.raises(InputError, match="query: 'zebra' is not in"):
         lens.look(loaded("t5"), TEXT, target=TARGET, query="zebra")
     with pytest.raises(InputError, match="layer: got 7"):
         lens.look(loaded("bert"), TEXT, layer=7)
@@ -76,3 +76,15 @@ def test_files_that_cannot_be(name, error, message, tmp_path):
     with pytest.raises(error, match=message):
         lens.together(lens.attention(loaded("gpt2"), TEXT)).save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_stacks_that_have_the_layer_are_explained():
+    page = lens.look(loaded("t5"), TEXT, target=TARGET, layer=2)  # its decoder has two
+    assert [tab.group for result in page.results for tab in result.tabs() if isinstance(tab, StepsTab)] == ["encoder"]
+    assert "group=encoder&layer=2&head=0&heads=0" in page.start
+
+
+def test_a_long_text_makes_no_long_title():
+    page = lens.look(loaded("gpt2"), "The film was good. " * 3 + "\x1b")
+    assert len(lens.look(loaded("gpt2"), TEXT + " " + TEXT).title) < 150
+    assert "\x1b" not in page.title
