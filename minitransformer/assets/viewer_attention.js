@@ -8,10 +8,11 @@ const hasPair = (group) => group.query_second !== null && group.key_second !== n
 const headName = (group) => `layer ${group.layers[now.layer]}, head ${group.heads[now.head]}`;
 const headsOn = (group) => now.heads ?? [...group.heads.keys()];
 
-/** The queries and keys that the filter of sentence pairs lets through, [from, to), with their tokens. */
+/** The queries and keys that the filter of sentence pairs lets through, where the view has one, [from, to), with their tokens. */
 function shownRange(group) {
+  const filtered = hasPair(group) && now.pair !== "all" && currentView().controls.includes("pair");
   const side = (tokens, second, letter) => {
-    const [from, to] = !hasPair(group) || now.pair === "all" ? [0, tokens.length] : letter === "a" ? [0, second] : [second, tokens.length];
+    const [from, to] = !filtered ? [0, tokens.length] : letter === "a" ? [0, second] : [second, tokens.length];
     const all = shownTokens(tokens, now.raw);
     return { from, to, tokens: all, shown: all.slice(from, to) };
   };
@@ -31,10 +32,10 @@ function shownWeights(group, layer, head) {
   return grid(some, q.shown.length, k.shown.length);
 }
 
-/** The key that a query attends to most. */
-function strongest(weights, query) {
-  let best = 0;
-  for (let key = 1; key < weights.columns; key++) if (weights.at(query, key) > weights.at(query, best)) best = key;
+/** The key that a query attends to most, among those from `first` on, before `end`. */
+function strongest(weights, query, first = 0, end = weights.columns) {
+  let best = first;
+  for (let key = first; key < end; key++) if (weights.at(query, key) > weights.at(query, best)) best = key;
   return best;
 }
 
@@ -44,9 +45,9 @@ function attentionSentence(group, query = now.query, key = now.key) {
   if (query === null && key !== null) return `${headName(group)}: the tokens that attend to ${quoted(k.tokens[key])}.`;
   if (query === null) return `${headName(group)}: choose a token to see what it attends to.`;
   const weights = headWeights(group, now.layer, now.head);
-  const most = key ?? strongest(weights, query);
+  const most = key ?? strongest(weights, query, k.from, k.to);
   const weight = weights.at(query, most);
-  const size = group.largest && !weight ? "too little to be among the largest weights" : decimals(weight, placesOf(group));
+  const size = group.largest && !weight ? "too little to be shown" : decimals(weight, placesOf(group));
   const said = `${quoted(q.tokens[query])} attends ${size} to ${quoted(k.tokens[most])}`;
   return `${headName(group)}: ${said}${key === null ? ", most of all" : ""}.`;
 }
@@ -157,6 +158,7 @@ function drawLines(group, layout, { query, key }) {
     }
   }
   layout.lines.replaceChildren(...lines);
+  layout.none = !lines.length;
   layout.marks.replaceChildren(...headMarks(group, layout, on, query, key));
 }
 
@@ -189,7 +191,7 @@ function headMarks(group, layout, on, query, key) {
 
 function headsNote(group, layout) {
   const beside = headsOn(group).length > 1 ? "The selected head is in colour, the others are grey; beside a key, the heads that attend to it most. " : "";
-  const least = layout.least > 0.001 ? `Only lines from ${digits(layout.least)} up are drawn. ` : "";
+  const least = layout.none ? "No weight stands out: choose a token. " : layout.least > 0.001 ? `Only lines from ${digits(layout.least)} up are drawn. ` : "";
   return `The thicker a line, the larger the weight. ${beside}${least}${precision(group)}`;
 }
 
@@ -263,7 +265,7 @@ function thumbnail(group, layer, head, side, place) {
 
 /** The mean, over the queries, of the largest weight. */
 function focus(group, layer, head) {
-  const weights = headWeights(group, layer, head);
+  const weights = shownWeights(group, layer, head);
   let sum = 0;
   for (let query = 0; query < weights.rows; query++) sum += weights.at(query, strongest(weights, query));
   return sum / weights.rows;

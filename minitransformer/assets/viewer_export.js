@@ -54,7 +54,7 @@ function saveCsv({ columns, rows }) {
 /** The numbers of a picture as an HTML table, as far as a page can hold them. */
 function tableOf({ caption, columns, rows }) {
   const cut = rows.length > MOST_ROWS || columns.length > MOST_COLUMNS;
-  const said = cut ? `${caption} (the first ${Math.min(MOST_ROWS, rows.length)} of ${rows.length} rows, ${Math.min(MOST_COLUMNS, columns.length)} of ${columns.length} columns; the CSV file has them all)` : caption;
+  const said = cut ? `${caption} (at most ${MOST_ROWS} rows and ${MOST_COLUMNS} columns; the CSV file has all ${rows.length} × ${columns.length})` : caption;
   const body = rows.slice(0, MOST_ROWS).map((row) => el("tr", {}, ...row.slice(0, MOST_COLUMNS).map((cell, at) => (
     at || tableText(cell) === "" ? el("td", { class: typeof cell === "number" && "number" }, tableText(cell)) : el("th", { scope: "row" }, tableText(cell))))));
   const head = columns.slice(0, MOST_COLUMNS).map((name) => el("th", { scope: "col" }, name));

@@ -143,8 +143,7 @@ function compareView(id, label, tab) {
       const group = selectedGroup();
       const { q, k } = shownRange(group);
       const [a, b] = [group, other(group)].map((one) => headWeights(one, now.layer, now.head));
-      const row = (query, key) => [q.tokens[query], k.tokens[key], ...[a.at(query, key), b.at(query, key), b.at(query, key) - a.at(query, key)].map((x) => Number(x.toFixed(4)))];
-      const rows = q.tokens.flatMap((_, query) => k.tokens.map((__, key) => row(query, key)));
+      const rows = q.tokens.flatMap((query, i) => k.tokens.map((key, j) => [query, key, ...[a.at(i, j), b.at(i, j), b.at(i, j) - a.at(i, j)].map((x) => Number(x.toFixed(4)))]));
       return { caption: `${headName(group)}: weights`, columns: ["query", "key", "A", "B", "B − A"], rows };
     },
   };

@@ -186,7 +186,7 @@ def test_what_is_cut_off_is_said_of_this_head(reader):
     least = weights[0, 0, 3].argmin().item()
     reader.address("query=3")
     reader.open(page("", [tab]), f"#view=matrix&query=3&key={least}")
-    assert "attends too little to be among the largest weights" in reader.said()
+    assert "attends too little to be shown" in reader.said()
 
 
 def test_the_keyboard_reaches_keys_and_takes_the_window_along(reader):
@@ -203,6 +203,27 @@ def test_a_filter_hides_what_was_selected(reader):
     reader.open(page("", [samples.attention()]), "#view=heads&query=2")
     reader.run("location.hash = '#view=heads&pair=ba&query=2'")
     wait_for(lambda: "choose a token" in reader.said())
+
+
+def test_a_filter_acts_where_it_is_seen(reader):
+    tab = samples.attention()
+    weights = tab.groups[0].weights[0, 0]
+    reader.open(page("", [tab, samples.layers()]), "#view=heads&pair=ab&query=1")
+    best = weights[1, samples.SECOND :].argmax().item() + samples.SECOND
+    assert f"“the” attends {weights[1, best]:.4f} to" in reader.said()
+    reader.click("#tab-model")
+    mean = weights[: samples.SECOND, samples.SECOND :].amax(1).mean().item()
+    assert f"gets {100 * mean:.1f} %" in reader.said()
+    reader.open(page("", [samples.compare()]), "#view=compare&pair=aa&query=9&key=10")
+    assert "“was” attends to “un”" in reader.said()
+
+
+def test_even_attention_says_why_no_line_is_drawn(reader):
+    even = dataclasses.replace(samples.attention(64, 1, 12).groups[0], weights=torch.full((1, 12, 64, 64), 1 / 64))
+    reader.open(page("", [AttentionTab((even,))]))
+    assert "No weight stands out: choose a token." in reader.text(".panel")
+    reader.press("\ue015")
+    assert reader.run("return document.querySelectorAll('.picture line').length") == 12 * 64
 
 
 def test_numbers_and_titles_are_not_cut(reader):
