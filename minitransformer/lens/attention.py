@@ -65,7 +65,7 @@ class Attention(Result):
         attends to one key; log2 of the number of keys: to all alike. Every weight: `weights_table`.
         """
         rows = [row for group in self.groups for row in _summary(group)]
-        return Table(("group", "layer", "head", "query", "key", "weight", "entropy"), tuple(rows))
+        return Table(("group", "layer", "head", "query", "key", "weight", "entropy (bits)"), tuple(rows))
 
     def weights_table(self) -> Table:
         """Every weight: group, layer, head, the query's place and token, the key's, the weight."""

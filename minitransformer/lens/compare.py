@@ -18,7 +18,7 @@ from minitransformer.lens.attention import attended, groups_of
 from minitransformer.lens.differences import WeightChange, cka_distance, cosine_distance, jensen_shannon, weight_changes
 from minitransformer.lens.result import Result, Table
 from minitransformer.lens.tabs import AttentionGroup, CompareTab, GridTab, Tab, TableTab
-from minitransformer.lens.words import cell
+from minitransformer.lens.words import bar, cell
 from minitransformer.model import Output
 from minitransformer.model.transformer import LOGITS
 from minitransformer.pretrained import Pretrained
@@ -72,7 +72,9 @@ class Comparison(Result):
             for layer, row in enumerate(values.tolist())
             for head, value in enumerate(row)
         ]
-        return Table(("attention", "layer", "head", "divergence"), tuple(sorted(rows, key=itemgetter(3), reverse=True)))
+        return Table(
+            ("attention", "layer", "head", "divergence (bits)"), tuple(sorted(rows, key=itemgetter(3), reverse=True))
+        )
 
     def streams(self) -> Table:
         """How far apart the residual streams are behind each block."""
@@ -133,8 +135,11 @@ class Comparison(Result):
 
 
 def _first(table: Table) -> str:
+    """The first rows, with a bar for the number at the end of each."""
+    numbers = [float(row[-1]) if isinstance(row[-1], float) else 0.0 for row in table.rows[:MOST_SHOWN]]
+    rows = [(*row, bar(number, max(numbers))) for row, number in zip(table.rows, numbers, strict=False)]
     more = len(table.rows) - MOST_SHOWN
-    return f"{Table(table.columns, table.rows[:MOST_SHOWN])}" + (f"\n… and {more:,} more" if more > 0 else "")
+    return f"{Table((*table.columns, ''), tuple(rows))}" + (f"\n… and {more:,} more" if more > 0 else "")
 
 
 def compare(

@@ -19,6 +19,7 @@ from minitransformer.lens import figures
 from minitransformer.lens.parts import letters_of, steps
 from minitransformer.lens.result import Result, Table
 from minitransformer.lens.tabs import TableTab
+from minitransformer.lens.words import bar
 from minitransformer.model import Output, Transformer
 from minitransformer.model.transformer import TWICE_READ
 from minitransformer.reading import refuse
@@ -95,6 +96,13 @@ class Shapes(Result):
         total = ("total", "", "", "", None, self.parameters, self.flops, sum(part.bytes for part in self.parts))
         names = ("part", "formula", "gives", "sizes", "times", "parameters", "FLOPs", "bytes")
         return Table(names, (*rows, total))
+
+    def text(self) -> str:
+        """The table, with a bar for the FLOPs of each part."""
+        table, most = self.table(), max(part.flops for part in self.parts)
+        bars = [*(bar(part.flops, most, 10) for part in self.parts), ""]
+        rows = ((*row[:-1], each, row[-1]) for row, each in zip(table.rows, bars, strict=True))
+        return str(Table((*table.columns[:-1], "", table.columns[-1]), tuple(rows)))
 
     def figure(self) -> Figure:
         """The FLOPs of each part as bars."""
