@@ -2,6 +2,7 @@
 
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -9,12 +10,16 @@ from importlib.metadata import version
 
 
 def interleaved(runs: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 2) -> dict[str, float]:
-    """Median seconds of each run. They take turns, so that a slower minute of the machine slows all of them."""
+    """Median seconds of each run. They take turns, so that a slower minute of the machine slows all of them.
+
+    In another order each time: what a run leaves in the processor's caches helps or hinders the next.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
+    shuffled = random.Random(0)
     for turn in range(warmup + rounds):
-        for name, run in runs.items():
+        for name in shuffled.sample(list(runs), len(runs)):
             began = time.perf_counter()
-            run()
+            runs[name]()
             if turn >= warmup:
                 times[name].append(time.perf_counter() - began)
     return {name: statistics.median(seconds) for name, seconds in times.items()}
