@@ -17,10 +17,11 @@ from minitransformer.lens.importance import head_importance
 from minitransformer.lens.logit_attribution import LogitAttribution, logit_attribution
 from minitransformer.lens.logit_lens import LogitLens, logit_lens
 from minitransformer.lens.patch import PatchGrid, patch
-from minitransformer.lens.result import Result, Table
+from minitransformer.lens.result import Result
 from minitransformer.lens.rollout import Rollout, rollout
 from minitransformer.lens.saliency import Saliency, saliency
 from minitransformer.lens.shapes import Shapes, shapes
+from minitransformer.lens.table import Table
 from minitransformer.lens.together import Page, look, together
 
 __all__ = [

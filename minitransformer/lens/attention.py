@@ -12,7 +12,8 @@ from torch import Tensor
 from minitransformer.errors import InputError
 from minitransformer.images import Image
 from minitransformer.lens import figures
-from minitransformer.lens.result import Result, Table
+from minitransformer.lens.result import Result
+from minitransformer.lens.table import Table
 from minitransformer.lens.tabs import AttentionGroup, AttentionTab
 from minitransformer.lens.words import bar, fit
 from minitransformer.model import Output

@@ -16,7 +16,8 @@ from minitransformer.images import Image
 from minitransformer.lens.alike import check_shapes, read_alike
 from minitransformer.lens.attention import attended, groups_of
 from minitransformer.lens.differences import WeightChange, cka_distance, cosine_distance, jensen_shannon, weight_changes
-from minitransformer.lens.result import Result, Table
+from minitransformer.lens.result import Result
+from minitransformer.lens.table import Table
 from minitransformer.lens.tabs import AttentionGroup, CompareTab, GridTab, Tab, TableTab
 from minitransformer.lens.words import bar, cell
 from minitransformer.model import Output

@@ -13,8 +13,9 @@ from torch import Tensor
 from minitransformer.errors import InputError
 from minitransformer.lens.figures import bars
 from minitransformer.lens.head_scores import group_of
-from minitransformer.lens.result import Result, Table
+from minitransformer.lens.result import Result
 from minitransformer.lens.steps import Steps, step_text
+from minitransformer.lens.table import Table
 from minitransformer.lens.tabs import Step, StepsTab, Tab
 from minitransformer.lens.words import aligned, bar, fit
 from minitransformer.model.evaluation import evaluation

@@ -16,7 +16,8 @@ from minitransformer.generation.settings import GenerationConfig, settings
 from minitransformer.generation.texts import decode, encode
 from minitransformer.generation.write import check_seed
 from minitransformer.lens import figures
-from minitransformer.lens.result import Result, Table
+from minitransformer.lens.result import Result
+from minitransformer.lens.table import Table
 from minitransformer.lens.tabs import TableTab
 from minitransformer.lens.words import bar
 from minitransformer.reading import tokens_of

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from minitransformer.errors import InputError
-from minitransformer.lens.result import Result, Table
+from minitransformer.lens.result import Result
+from minitransformer.lens.table import Table
 from minitransformer.lens.tabs import GridTab, Tab
 from minitransformer.lens.words import aligned, bar, cell
 from minitransformer.metrics.numbers import correlation, ranks

@@ -17,7 +17,8 @@ from minitransformer.errors import InputError
 from minitransformer.lens import figures
 from minitransformer.lens.attention import attended, groups_of
 from minitransformer.lens.patterns import Tally, cross_targets, scores, self_targets
-from minitransformer.lens.result import Result, Table
+from minitransformer.lens.result import Result
+from minitransformer.lens.table import Table
 from minitransformer.lens.tabs import AttentionGroup, GridTab
 from minitransformer.lens.words import bar
 from minitransformer.model.transformer import TWICE_READ

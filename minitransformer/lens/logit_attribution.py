@@ -11,8 +11,9 @@ from torch import Tensor
 from minitransformer.errors import InputError
 from minitransformer.lens import figures
 from minitransformer.lens.answers import language_model, token_id
-from minitransformer.lens.result import Result, Table
+from minitransformer.lens.result import Result
 from minitransformer.lens.stream import direction, last_stack, unembedding_of, written
+from minitransformer.lens.table import Table
 from minitransformer.lens.tabs import GridTab, Tab, TableTab
 from minitransformer.lens.words import bar, visible
 from minitransformer.model.heads.language import vocabulary

@@ -11,8 +11,9 @@ from torch import Tensor
 from minitransformer.errors import InputError
 from minitransformer.lens import figures
 from minitransformer.lens.answers import language_model, masked_places
-from minitransformer.lens.result import Result, Table
+from minitransformer.lens.result import Result
 from minitransformer.lens.stream import read_out, stages
+from minitransformer.lens.table import Table
 from minitransformer.lens.tabs import LayersTab, Tab
 from minitransformer.lens.words import bar, visible
 from minitransformer.pretrained import Pretrained

@@ -19,7 +19,8 @@ from minitransformer.images import Image
 from minitransformer.lens.head_scores import group_of
 from minitransformer.lens.interventions import changed_values
 from minitransformer.lens.metric import Metric, Token, distance, logit, value_of
-from minitransformer.lens.result import Result, Table
+from minitransformer.lens.result import Result
+from minitransformer.lens.table import Table
 from minitransformer.lens.tabs import GridTab, Tab
 from minitransformer.model import Output
 from minitransformer.model.inside import run_with_cache

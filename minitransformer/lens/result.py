@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minitransformer.lens.saving import FIGURES, check_path, write
-from minitransformer.lens.words import aligned, cell, is_number, visible
+from minitransformer.lens.table import Table
+from minitransformer.lens.words import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from minitransformer.lens.tabs import Tab
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of plain Python: str, int, float, bool, None."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[object, ...], ...]
-
-    def __str__(self) -> str:
-        """Aligned columns; a token's control characters are shown as their escapes."""
-        cells = [[cell(value) for value in row] for row in self.rows]
-        of_columns = [[row[place] for row in self.rows if row[place] is not None] for place in range(len(self.columns))]
-        numbers = [bool(values) and all(map(is_number, values)) for values in of_columns]
-        return aligned([[cell(name) for name in self.columns], *cells], numbers)
-
-    def to_csv(self) -> str:
-        """The rows as CSV, numbers in full."""
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([self.columns, *self.rows])
-        return file.getvalue()
 
 
 class Result(ABC):

@@ -15,7 +15,8 @@ from minitransformer.errors import InputError
 from minitransformer.images import Image
 from minitransformer.lens import figures
 from minitransformer.lens.attention import attention
-from minitransformer.lens.result import Result, Table
+from minitransformer.lens.result import Result
+from minitransformer.lens.table import Table
 from minitransformer.lens.tabs import GridTab
 
 if TYPE_CHECKING:

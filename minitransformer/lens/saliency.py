@@ -22,7 +22,8 @@ from minitransformer.lens.gradients import (
     rows_read,
     score_of,
 )
-from minitransformer.lens.result import Result, Table
+from minitransformer.lens.result import Result
+from minitransformer.lens.table import Table
 from minitransformer.lens.tabs import GridTab, Tab
 from minitransformer.lens.words import bar, visible
 from minitransformer.model.evaluation import evaluation

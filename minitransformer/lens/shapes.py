@@ -17,7 +17,8 @@ from minitransformer.config import PatchEmbeddingConfig
 from minitransformer.errors import InputError
 from minitransformer.lens import figures
 from minitransformer.lens.parts import letters_of, steps
-from minitransformer.lens.result import Result, Table
+from minitransformer.lens.result import Result
+from minitransformer.lens.table import Table
 from minitransformer.lens.tabs import TableTab
 from minitransformer.lens.words import bar
 from minitransformer.model import Output, Transformer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from minitransformer.lens.result import Table
+from minitransformer.lens.table import Table
 
 
 @dataclass(frozen=True)

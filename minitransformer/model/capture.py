@@ -9,14 +9,13 @@
 
 What can be named is in `points.py`. Nothing in a forward pass knows of this file: while someone looks, the inputs and
 outputs of modules go through hooks, and where a formula has to be opened, the module holds a book that computes it by
-hand.
+hand: see `opened.py`.
 """
 
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,16 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from minitransformer.errors import InputError
+from minitransformer.model.opened import OPENED, OpenProjection, Visit
 from minitransformer.model.points import Point, matching, points
-from minitransformer.modules import LayerNorm, MultiHeadAttention, RMSNorm
-from minitransformer.modules.adapters import AdapterLinear, LoRALinear, effective_weight
-from minitransformer.ops import Book
 
 __all__ = ["Hook", "Point", "Seen", "capture", "hooks", "points"]
 
 Seen = dict[str, Tensor]
 Hook = tuple[str, Callable[..., Tensor | None]]  # a point's name (or with stars, several), and fn(tensor, hook=point)
-Visit = Callable[[Tensor], Tensor]  # sees a point's tensor, gives it back or another in its place
 
 
 @contextmanager
@@ -248,38 +244,12 @@ def _by_heads(visit: Visit, d_head: int, x: Tensor) -> Tensor:
     return visit(x.unflatten(-1, (-1, d_head))).flatten(-2)
 
 
-@dataclass(frozen=True, eq=False)
-class _OpenProjection:
-    """An output projection, taken apart by heads for all who look: z W_O of each, which add up to it."""
-
-    visits: list[Visit]
-    d_head: int
-
-    def __call__(self, o: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if not isinstance(o, nn.Linear) or isinstance(o, AdapterLinear):
-            raise InputError(
-                "hook_result: what stands behind these heads is no matrix, so that their results do not add up; "
-                "see hook_z, before it"
-            )
-        if isinstance(o, LoRALinear) and o.training and o.dropout:
-            raise InputError("hook_result: LoRA's dropout is on, and is no part of a head's result; call model.eval()")
-        z, weight = (x.unflatten(-1, (-1, self.d_head)) for x in (args[0], effective_weight(o)))  # [B T H E], [D H E]
-        result = torch.einsum("bthe,dhe->bthd", z, weight)  # [B T H D]
-        before = result.detach().sum(-2)  # [B T D]
-        for visit in tuple(self.visits):
-            result = visit(result)
-        # The output is changed by what the results are changed by: where they are not, by nothing, to the last bit.
-        # Its gradient goes through them.
-        bias = 0 if o.bias is None else o.bias - o.bias.detach()
-        return output.detach() + (result.sum(-2) - before) + bias
-
-
 def _watch_result(point: Point, visit: Visit) -> Callable[[], object]:
     """Take the module apart, once for all who look."""
     hooked = point.module._forward_hooks
-    key = next((key for key, hook in hooked.items() if isinstance(hook, _OpenProjection)), None)
+    key = next((key for key, hook in hooked.items() if isinstance(hook, OpenProjection)), None)
     if key is None:
-        key = point.module.register_forward_hook(_OpenProjection([], point.d_head or 1)).id
+        key = point.module.register_forward_hook(OpenProjection([], point.d_head or 1)).id
     visits = hooked[key].visits  # type: ignore[attr-defined]
     visits.append(visit)
 
@@ -308,82 +278,3 @@ def _watch_formula(point: Point, visit: Visit) -> Callable[[], object]:
             module.book = formula.book
 
     return close
-
-
-# ----------------------------------------------------------- formulas of `by_hand.py`, line by line, handing out parts
-
-
-Visits = dict[str, list[Visit]]
-
-
-def _shown(visits: Visits, part: str, x: Tensor) -> Tensor:
-    """What the visitors of that part make of it."""
-    for visit in tuple(visits.get(part, ())):
-        x = visit(x)
-    return x
-
-
-@dataclass(frozen=True)
-class _OpenAttention:
-    """`by_hand.attention`, on the kernels of the module's own book."""
-
-    visits: Visits
-    book: Book
-
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        mask: Tensor | None = None,
-        bias: Tensor | None = None,
-        scale: float,
-        dropout: float = 0.0,
-    ) -> Tensor:
-        q, k = self.of_tokens("rot_q", q), self.of_tokens("rot_k", k)  # turned already, where positions are rotary
-        k, v = (self.book.for_each_query_head(x, q.shape[1]) for x in (k, v))  # [B H S E]
-        scores = self.book.attention_scores(q, k, scale=scale, bias=bias)  # [B H T S]
-        masked = scores if mask is None else scores.masked_fill(~mask, -math.inf)
-        pattern = self.book.softmax(_shown(self.visits, "scores", masked))  # [B H T S]
-        return self.book.drop(_shown(self.visits, "pattern", pattern), dropout) @ v  # [B H T E]
-
-    def of_tokens(self, part: str, x: Tensor) -> Tensor:
-        """Shown with the heads of a token side by side: [B H T E] as [B T H E]."""
-        if not self.visits.get(part):
-            return x
-        return _shown(self.visits, part, x.transpose(1, 2)).transpose(1, 2)
-
-
-@dataclass(frozen=True)
-class _OpenLayerNorm:
-    """`by_hand.layer_norm`."""
-
-    visits: Visits
-    book: Book
-
-    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        centred = x - x.mean(-1, keepdim=True)
-        scale = _shown(self.visits, "scale", (centred.square().mean(-1, keepdim=True) + eps).sqrt())  # [... 1]
-        return _shown(self.visits, "normalized", centred / scale) * weight + bias
-
-
-@dataclass(frozen=True)
-class _OpenRMSNorm:
-    """`by_hand.rms_norm`."""
-
-    visits: Visits
-    book: Book
-
-    def __call__(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        scale = _shown(self.visits, "scale", (wide.square().mean(-1, keepdim=True) + eps).sqrt())  # [... 1]
-        return _shown(self.visits, "normalized", (wide / scale).to(x.dtype)) * weight
-
-
-# A module's kind -> the formula of its book that is opened, and what takes its place.
-OPENED: dict[type[nn.Module], tuple[str, Any]] = {
-    MultiHeadAttention: ("attention", _OpenAttention),
-    LayerNorm: ("layer_norm", _OpenLayerNorm),
-    RMSNorm: ("rms_norm", _OpenRMSNorm),
-}

@@ -2,7 +2,7 @@
 
 import torch
 
-from minitransformer.lens.result import Table
+from minitransformer.lens.table import Table
 from minitransformer.lens.tabs import (
     AttentionGroup,
     AttentionTab,
