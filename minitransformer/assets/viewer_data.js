@@ -26,7 +26,7 @@ const numbers = ({ shape, block: name }) => grid(block(name, Float32Array), ...s
 
 /** The weights of one head, [T S], from 0 to 1. The heads looked at last are kept. */
 function headWeights(group, layer, head) {
-  const key = [group.blocks[layer], head].join();
+  const key = [group.blocks[layer], group.places?.[layer], group.tops?.[layer], head].join();
   if (!headsSeen.has(key)) {
     if (headsSeen.size >= 24) headsSeen.delete(headsSeen.keys().next().value);
     headsSeen.set(key, unpackHead(group, layer, head));

@@ -110,12 +110,12 @@ function squares(rows, columns, colourAt, place) {
 /** Parts {node, width, height} side by side, and below where there is no room, as one SVG. */
 function picture(room, ...parts) {
   let [x, y, line, width] = [0, 0, 0, 0];
-  const placed = parts.map((part_) => {
-    if (x && x + part_.width > room) [x, y, line] = [0, y + line + 24, 0];
-    const node = shifted(x, y, part_.node);
-    width = Math.max(width, x + part_.width);
-    line = Math.max(line, part_.height);
-    x += part_.width + 24;
+  const placed = parts.map((piece) => {
+    if (x && x + piece.width > room) [x, y, line] = [0, y + line + 24, 0];
+    const node = shifted(x, y, piece.node);
+    width = Math.max(width, x + piece.width);
+    line = Math.max(line, piece.height);
+    x += piece.width + 24;
     return node;
   });
   return sized(svg("svg", { xmlns: SVG, "font-family": FONT, "aria-hidden": "true" }, ...placed), 0, Math.ceil(width), Math.ceil(y + line));

@@ -61,7 +61,7 @@ function gridView(id, label, tab) {
   const values = numbers(tab);
   const heads = () => groupsOf()?.find((group) => group.name === tab.selects); // what its rows and columns are, if anything
   const mine = () => (tab.selects === now.group ? heads() : undefined);
-  let alone = null; // a cell that was chosen here, whose head the other views do not have
+  let alone = null; // a cell chosen here, whose head the other views do not have; no address keeps it
   const marked = [...tab.rows, ...tab.columns].some((name) => /^(Ġ|▁|##)./.test(name));
   let [rows, columns] = [[], []];
   const view = cellView({
@@ -85,7 +85,7 @@ function gridView(id, label, tab) {
     },
     sentence(row = view.cell()[0], column = view.cell()[1]) {
       const value = Number.isNaN(values.at(row, column)) ? "nothing" : digits(values.at(row, column));
-      return `${label}: ${visible(tab.row_name)} ${rows[row]}, ${visible(tab.column_name)} ${columns[column]}: ${value}.`;
+      return `${visible(tab.row_name)} ${rows[row]}, ${visible(tab.column_name)} ${columns[column]}: ${value}.`;
     },
     note: () => (!heads() ? "" : "The head chosen here is the one that the other views show."),
     table: () => gridTable(label, visible(tab.row_name), rows, columns, values.at),

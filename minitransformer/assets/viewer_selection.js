@@ -6,7 +6,7 @@ const now = {
   query: null, key: null,     // places of tokens; null: none
   heads: null,                // the heads switched on; null: all
   pair: "all",                // which sentences of a pair: all, aa, ab, ba, bb
-  raw: false,                 // tokens with their tokenizer's marks
+  raw: false,                 // tokens with the marks of their tokenizer
   row: 0, column: 0, step: 0, // in pictures with rows and columns of their own
 };
 
@@ -26,7 +26,7 @@ function readAddress(text) {
   now.group = said.get("group") ?? now.group;
   now.pair = oneOf("pair", PAIRS.map(([name]) => name)) ?? "all";
   now.raw = said.get("tokens") === "raw";
-  for (const name of ["row", "column", "step"]) now[name] = whole(name, now[name]);
+  for (const name of ["row", "column", "step"]) now[name] = whole(name, 0);
   for (const name of ["query", "key"]) now[name] = whole(name, null);
   const group = selectedGroup();
   if (group) {
@@ -47,7 +47,7 @@ function address() {
     if (groupsOf().length > 1) said.set("group", group.name);
     said.set("layer", group.layers[now.layer]);
     said.set("head", group.heads[now.head]);
-    if (now.heads) said.set("heads", now.heads.map((head) => group.heads[head]));
+    said.set("heads", now.heads?.map((head) => group.heads[head]) ?? "all");
   }
   for (const name of ["query", "key"]) if (now[name] !== null) said.set(name, now[name]);
   for (const name of ["row", "column", "step"]) if (now[name]) said.set(name, now[name]);

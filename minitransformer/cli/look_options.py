@@ -57,5 +57,5 @@ def check_out(out: Path | None, *, json: bool) -> None:
 def refuse(why: str, **given: object) -> None:
     """Refuse options that would have no effect, by their names."""
     for name, value in given.items():
-        if value not in (None, False):
+        if value is not None and value is not False:
             raise typer.BadParameter(f"--{name}: {why}")

@@ -114,7 +114,7 @@ class Attention(Result):
         """One head's weights, or all heads of a layer beside each other. Without `layer`: of the first there is."""
         chosen = self.group(group)
         known = layers_of(chosen)
-        layer = known[0] if layer is None else layer
+        layer = known[0] if layer is None else known[-1] if layer == -1 else layer
         check_known("layer", layer, known)
         weights = chosen.weights[known.index(layer)]  # [H T S]
         title = f"{chosen.name}, layer {layer}" if len(self.groups) > 1 else f"Layer {layer}"

@@ -85,8 +85,7 @@ def look(
 
     layer, head, query: what is selected at first and explained: a head of the encoder, of the decoder and of the
     cross-attention, where the model has them and the text they ask from has that token; without a query, the last
-    token is explained. Without a language model there is no logit
-    lens.
+    token is explained. There is a logit lens where there is a language model.
     """
     found = attention(model, text, pair, target=target)
     explained = [

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from minitransformer.errors import InputError
 from minitransformer.model.opened import OPENED, OpenProjection, Visit
-from minitransformer.model.points import Point, matching, points
+from minitransformer.model.points import Point, matching, names_of, points
 
 __all__ = ["Hook", "Point", "Seen", "capture", "hooks", "points"]
 
@@ -43,7 +43,7 @@ def capture(model: nn.Module, names: str | Iterable[str]) -> Iterator[Seen]:
     def keep(x: Tensor, hook: Point) -> None:
         seen[hook.name] = x
 
-    names = [names] if isinstance(names, str) else list(names)
+    names = names_of(names)
     with hooks(model, [(name, keep) for name in dict.fromkeys(names)]):
         yield seen
 
@@ -106,6 +106,9 @@ COMPILED = (
 )
 
 
+EAGER: list[Any] = []  # what undoes it, for each context that is open
+
+
 @contextmanager
 def _eagerly() -> Iterator[None]:
     """Within the `with`, what torch.compile has put around a model computes line by line, where hooks are heard."""
@@ -116,8 +119,13 @@ def _eagerly() -> Iterator[None]:
         undo = torch.compiler.set_stance("force_eager")
     except RuntimeError:  # a compiled function is running, and calls this
         raise InputError(COMPILED) from None
-    with undo:
+    EAGER.append(undo)
+    try:
         yield
+    finally:
+        first = EAGER.pop()
+        if not EAGER:  # the last to leave restores what the first found, whatever their order
+            first.__exit__(None, None, None)
 
 
 def _forward(point: Point, fn: Callable[..., Any], x: Tensor) -> Tensor:

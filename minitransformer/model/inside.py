@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
+from minitransformer.errors import InputError
 from minitransformer.model.activations import ActivationCache
 from minitransformer.model.capture import Hook, capture, hooks
 from minitransformer.model.memory import check_memory
@@ -23,6 +24,8 @@ def run_with_cache(
     Without names all but the heads' results, which are H times as large as the stream. Gradients are recorded with
     `grad` only. An InputError where the memory that is free would not hold it.
     """
+    if grad and torch.is_inference_mode_enabled():
+        raise InputError("grad: gradients cannot be recorded in torch.inference_mode(); call it outside")
     chosen = chosen_points(model, names)
     check_memory(model, chosen.values(), batch)
     with nullcontext() if grad else torch.no_grad(), capture(model, list(chosen)) as seen:

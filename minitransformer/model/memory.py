@@ -18,7 +18,7 @@ def check_memory(model: Transformer, chosen: Collection[Point], batch: Mapping[s
     if free is not None and needed > free:
         raise InputError(
             f"capturing {len(chosen)} points of this batch takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB "
-            f'are free; name fewer, names="*.hook_pattern", or give less text'
+            f"are free; give less text, or name fewer points"
         )
 
 

@@ -38,11 +38,10 @@ def muted(
 def _pairs(heads: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
     if not isinstance(heads, Collection):
         raise InputError(f"heads: got {heads!r:.60}, expected pairs: [(layer, head), …]")
-    pairs = [tuple(each) if isinstance(each, tuple | list) else (each,) for each in heads]
-    wrong = [pair for pair in pairs if len(pair) != 2]
+    wrong = [each for each in heads if not isinstance(each, tuple | list) or len(each) != 2]
     if wrong:
         raise InputError(f"heads: got {wrong[0]}, expected pairs: [(layer, head), …]")
-    return pairs  # type: ignore[return-value]
+    return [(layer, head) for layer, head in heads]
 
 
 def _mute(mute: Callable[[Tensor], Tensor], heads: Sequence[int], x: Tensor, hook: Point) -> Tensor:

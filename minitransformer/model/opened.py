@@ -102,7 +102,7 @@ class OpenProjection:
                 "hook_result: what stands behind these heads is no matrix, so that their results do not add up; "
                 "see hook_z, before it"
             )
-        if isinstance(o, LoRALinear) and o.training and o.dropout:
+        if isinstance(o, LoRALinear) and o.unmerged is None and o.training and o.dropout:
             raise InputError("hook_result: LoRA's dropout is on, and is no part of a head's result; call model.eval()")
         z, weight = (x.unflatten(-1, (-1, self.d_head)) for x in (args[0], effective_weight(o)))  # [B T H E], [D H E]
         result = torch.einsum("bthe,dhe->bthd", z, weight)  # [B T H D]
@@ -111,7 +111,7 @@ class OpenProjection:
             result = visit(result)
         # The output is changed by what the results are changed by: where they are not, by nothing, to the last bit.
         # Its gradient goes through them.
-        bias = 0 if o.bias is None else o.bias - o.bias.detach()
+        bias = 0 if o.bias is None else (o.bias - o.bias.detach()).to(output.dtype)
         return output.detach() + (result.sum(-2) - before) + bias
 
 

@@ -174,13 +174,19 @@ def select(model: nn.Module, names: str | Iterable[str]) -> dict[str, Point]:
     In a model of one stack its blocks may be called `encoder.{i}.` or `decoder.{i}.`, too, by what the stack is.
     """
     every = points(model)
-    several = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else [names]
     chosen: dict[str, Point] = {}
+    for name in names_of(names):
+        chosen.update(matching(model, every, name))
+    return chosen
+
+
+def names_of(names: str | Iterable[str]) -> list[str]:
+    """One name or several, as a list. An InputError for what is no name."""
+    several = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else [names]
     for name in several:
         if not isinstance(name, str):
             raise InputError(f'names: got {name!r:.60}, expected names of points: ["*.hook_pattern"]')
-        chosen.update(matching(model, every, name))
-    return chosen
+    return several
 
 
 def matching(model: nn.Module, every: Mapping[str, Point], name: str) -> dict[str, Point]:

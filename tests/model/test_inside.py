@@ -327,7 +327,7 @@ def test_muted_to_the_mean_or_to_looking_everywhere():
         ([(2, 0)], {}, "layer: got 2, expected 0 to 1"),
         ([(0, 3)], {}, "head: got 3, expected 0 to 2"),
         ([(0, -1)], {}, "head: got -1"),
-        ([3], {}, r"heads: got \(3,\), expected pairs"),
+        ([3], {}, r"heads: got 3, expected pairs"),
         ([(0, 0)], {"mode": "none"}, "mode: got 'none', expected one of zero, mean, uniform"),
         ([(0, 0)], {"attention": "cross"}, "attention: got 'cross', expected decoder"),
     ],
@@ -435,7 +435,7 @@ def test_the_memory_is_known_before(kind):
 def test_a_capture_that_does_not_fit_is_refused(monkeypatch):
     model = noisy(gpt2())
     monkeypatch.setattr("minitransformer.model.memory.free_memory", lambda device: 1000)
-    with pytest.raises(InputError, match=r"capturing \d+ points of this batch takes .* GiB are free; name fewer"):
+    with pytest.raises(InputError, match=r"capturing \d+ points of this batch takes .* GiB are free; give less text"):
         run_with_cache(model, BATCH)
     run_with_cache(model, {"input_ids": SOURCE[:1, :1]}, names="hook_embed")
     monkeypatch.setattr("minitransformer.model.memory.free_memory", lambda device: None)

@@ -87,6 +87,24 @@ def test_a_result_is_not_taken_apart_with_dropout():
     with pytest.raises(InputError, match="LoRA's dropout is on"):
         run_with_cache(model, BATCH, names=RESULT)
     run_with_cache(model.eval(), BATCH, names=RESULT)
+    for part in model.train().modules():
+        if hasattr(part, "merge"):
+            part.merge()  # into one matrix, which has no dropout
+    run_with_cache(model, BATCH, names=RESULT)
+
+
+def test_results_keep_the_type_of_numbers():
+    model, name = noisy(gpt2(), dtype=torch.float32), "blocks.0.hook_attn_out"
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        capture(model, name) as plain,
+        capture(model, [name, RESULT]) as seen,
+    ):
+        model(**BATCH)
+    with torch.autocast("cpu", dtype=torch.bfloat16), capture(model, name) as alone:
+        model(**BATCH)
+    assert plain[name].dtype == seen[name].dtype == alone[name].dtype == torch.bfloat16
+    assert torch.equal(seen[name], alone[name])
 
 
 def test_those_who_look_may_leave_in_any_order():
@@ -172,6 +190,19 @@ def test_what_is_compiled_hides_no_change():
         run_with_hooks(model, BATCH, [HOOK])
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_compiling_goes_on_afterwards():
+    compiled = []
+    one, other = hooks(noisy(gpt2()), [HOOK]), hooks(noisy(gpt2()), [HOOK])
+    torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1))
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    other.__exit__(None, None, None)
+    torch.compile(lambda x: x + 2, backend=lambda graph, _: compiled.append(graph) or graph.forward)(torch.ones(1))
+    assert compiled
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -189,12 +220,16 @@ def test_what_is_no_hook(given, message):
 def test_gradients_that_are_not_recorded_are_missed():
     with torch.no_grad(), pytest.raises(InputError, match=r"none are recorded here; leave torch.no_grad"):
         run_with_hooks(noisy(gpt2()), BATCH, bwd_hooks=[HOOK])
+    with torch.inference_mode(), pytest.raises(InputError, match="gradients cannot be recorded"):
+        run_with_cache(noisy(gpt2()), BATCH, grad=True)
 
 
 @pytest.mark.parametrize("names", [3, [None], [("pattern", 0)]])
 def test_what_is_no_name(names):
     with pytest.raises(InputError, match=r"names: got .*, expected names of points"):
         run_with_cache(noisy(gpt2()), BATCH, names=names)
+    with pytest.raises(InputError, match=r"names: got .*, expected names of points"), capture(noisy(gpt2()), names):
+        pass
 
 
 def test_the_cache_is_a_mapping():
