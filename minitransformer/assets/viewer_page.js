@@ -61,7 +61,7 @@ function draw() {
   const stepAt = document.activeElement?.closest(".chips") && part.before.contains(document.activeElement);
   part.before.replaceChildren(...[view.before?.()].filter(Boolean));
   if (stepAt) part.before.querySelector("[aria-current]")?.focus();
-  drawing = view.draw(Math.max(280, part.panel.clientWidth - 34));
+  drawing = view.draw(Math.max(280, part.panel.clientWidth - 38));
   const bare = drawing === null;
   part.picture.hidden = bare;
   part.bar.querySelectorAll(".of-picture").forEach((button) => { button.hidden = bare; });
