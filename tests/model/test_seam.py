@@ -4,7 +4,7 @@ from contextlib import nullcontext, suppress
 
 import pytest
 import torch
-from small_models import albert, bart, bert, gpt2, ids, inputs, noisy, padding, t5
+from small_models import albert, bart, bert, gpt2, ids, inputs, kinds, noisy, padding, t5
 
 from minitransformer.errors import InputError
 from minitransformer.generation import GenerationConfig, generate
@@ -16,6 +16,7 @@ from minitransformer.ops import BOOKS
 SOURCE, MASK = ids(3, 5, seed=1), padding([5, 2, 4], 5)
 BATCH = {"input_ids": SOURCE, "attention_mask": MASK}
 RESULT = "blocks.0.attn.hook_result"
+KINDS = kinds()
 
 
 def hidden(model):
@@ -78,6 +79,20 @@ def test_looking_at_results_changes_no_bit_and_has_their_gradient():
     of_results = of_seen[-1]
     assert torch.equal(of_results[:, :, 0], of_results[:, :, 1])  # they are added up
     assert of_results.abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_looking_at_everything_changes_rounding_at_most(kind):
+    model = noisy(KINDS[kind], dtype=torch.float32)
+    batch = inputs(model.config)
+    plain = model(**batch)
+    output, cache = run_with_cache(model, batch, names="*")
+    assert set(cache) == set(points(model))
+    for name in ("last_hidden_state", "encoder_last_hidden_state", "logits"):
+        x, y = getattr(output, name), getattr(plain, name)
+        if y is not None:
+            torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5)
 
 
 def test_a_result_is_not_taken_apart_with_dropout():
