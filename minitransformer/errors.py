@@ -42,6 +42,13 @@ class InputError(MiniTransformerError, ValueError):
     """An input the model cannot take: ids out of range, too long, wrong shape."""
 
 
+def refuse(why: str, **given: object) -> None:
+    """Raise an InputError for inputs that would have no effect, by their names."""
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"{name}: {why}; leave {name} out")
+
+
 class DataError(MiniTransformerError, ValueError):
     """Rows that cannot be used: a missing column, an empty file, an unknown label."""
 

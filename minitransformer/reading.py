@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from minitransformer.config import LanguageModelConfig, PatchEmbeddingConfig, TransformerConfig
-from minitransformer.errors import InputError
+from minitransformer.errors import InputError, refuse
 from minitransformer.generation import generate
 from minitransformer.generation.settings import settings
 from minitransformer.images import Image, ImageProcessor
@@ -128,13 +128,6 @@ def _check_takes_pairs(tokenizer: Tokenizer) -> None:
 def _check_length(name: str, ids: Tensor, limit: int | None) -> None:
     if limit is not None and ids.shape[1] > limit:
         raise InputError(f"{name}: got {ids.shape[1]} tokens, and the model takes {limit}; shorten the text")
-
-
-def refuse(why: str, **given: object) -> None:
-    """Raise an InputError for arguments that would have no effect, by their names."""
-    for name, value in given.items():
-        if value is not None:
-            raise InputError(f"{name}: {why}; leave {name} out")
 
 
 def _for_decoder(

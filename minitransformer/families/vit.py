@@ -72,7 +72,7 @@ def rules(config: TransformerConfig) -> Sequence[Rule]:
     return [
         Map("embeddings.cls_token", "embed.class_token", ones=2),
         Map("embeddings.distillation_token", "embed.distillation_token", ones=2),
-        Map("embeddings.position_embeddings", "embed.positions", ones=1),
+        Map("embeddings.position_embeddings", "embed.positions.weight", ones=1),
         Map("embeddings.patch_embeddings.projection.{wb}", "embed.patches.{wb}"),
         Map(f"{layer}.layernorm_before.{{wb}}", f"{ours}.self_attn_norm.{{wb}}"),
         Map(f"{layer}.attention.attention.query.{{wb}}", f"{ours}.self_attn.q.{{wb}}"),

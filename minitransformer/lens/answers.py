@@ -18,12 +18,12 @@ from minitransformer.config import (
     ReplacedTokensConfig,
     TokenClassificationConfig,
 )
-from minitransformer.errors import InputError
+from minitransformer.errors import InputError, refuse
 from minitransformer.lens.words import visible
 from minitransformer.model import Output
 from minitransformer.model.points import place_in
 from minitransformer.pretrained import Pretrained
-from minitransformer.reading import Reading, refuse, tokens_of
+from minitransformer.reading import Reading, tokens_of
 from minitransformer.text import Tokenizer
 
 OF_TOKENS = ("masked-lm", "causal-lm", "seq2seq-lm", "pretraining", "double-heads")  # heads with logits over tokens

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minitransformer.config import PatchEmbeddingConfig
-from minitransformer.errors import InputError
+from minitransformer.errors import InputError, refuse
 from minitransformer.lens import figures
 from minitransformer.lens.parts import letters_of, steps
 from minitransformer.lens.result import Result
@@ -23,7 +23,6 @@ from minitransformer.lens.tabs import TableTab
 from minitransformer.lens.words import bar
 from minitransformer.model import Output, Transformer
 from minitransformer.model.transformer import TWICE_READ
-from minitransformer.reading import refuse
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,7 +4,7 @@ from torch import nn
 
 from minitransformer.model.heads import LanguageModelProjection
 from minitransformer.modules import LayerNorm, PatchEmbedding, RelativeBias, RMSNorm
-from minitransformer.modules.embeddings import Patches
+from minitransformer.modules.embeddings import Patches, PatchPositions
 
 
 def initialise(module: nn.Module) -> None:
@@ -27,7 +27,7 @@ def initialise(module: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
         elif isinstance(part, RelativeBias):
             nn.init.zeros_(part.weight)
-        elif isinstance(part, Patches | PatchEmbedding):
+        elif isinstance(part, Patches | PatchEmbedding | PatchPositions):
             for weight in part.parameters(recurse=False):
                 nn.init.normal_(weight, std=0.02)
         elif isinstance(part, LanguageModelProjection):

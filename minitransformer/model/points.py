@@ -94,7 +94,7 @@ def _embedding_points(model: nn.Module) -> Iterator[Point]:
         tables = [getattr(embed, path, None) for embed in sides.values()]
         shared = len(tables) == 2 and tables[0] is tables[1]
         for prefix, table in zip(sides, tables, strict=True):
-            if isinstance(table, nn.Module):  # the positions of patches are a parameter
+            if isinstance(table, nn.Module):
                 point = Point(f"{prefix}{name}", shape, meaning, table, "out")
                 side: Literal["encoder", "decoder"] = "encoder" if prefix == "encoder." else "decoder"
                 yield point._replace(side=side, within=model) if shared else point

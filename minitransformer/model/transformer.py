@@ -14,7 +14,7 @@ from minitransformer.config import (
     QuestionAnsweringConfig,
     TransformerConfig,
 )
-from minitransformer.errors import InputError
+from minitransformer.errors import InputError, refuse
 from minitransformer.model.capture import Seen, capture, hooks
 from minitransformer.model.heads import IGNORED, CrossEntropy, States, SumAndCount, head
 from minitransformer.model.initialise import initialise
@@ -206,7 +206,7 @@ class Transformer(nn.Module):
         if self.decoder is None:
             raise InputError("decode: this model has no decoder")
         if not self.decoder.config.cross_attention:
-            _refuse("this decoder has no cross-attention", memory=memory, memory_mask=memory_mask)
+            refuse("this decoder has no cross-attention", memory=memory, memory_mask=memory_mask)
         elif memory is None and self.encoder is not None:
             raise InputError("memory: got none; this decoder attends to the encoder's output, encode(input_ids)")
         past = 0 if cache is None else cache.length
@@ -258,12 +258,12 @@ class Transformer(nn.Module):
         """What the first stack reads. An InputError for inputs that this model would leave unread, and for none."""
         if isinstance(self.embed, PatchEmbedding):
             why = "this model reads images, given as pixel_values"
-            _refuse(why, input_ids=input_ids, attention_mask=attention_mask)
-            _refuse(why, token_type_ids=token_type_ids, position_ids=position_ids)
+            refuse(why, input_ids=input_ids, attention_mask=attention_mask)
+            refuse(why, token_type_ids=token_type_ids, position_ids=position_ids)
             if pixel_values is None:
                 raise InputError("pixel_values: got none; model.image_processor(image) gives them")
             return Inputs(pixel_values)
-        _refuse("this model reads text", pixel_values=pixel_values)
+        refuse("this model reads text", pixel_values=pixel_values)
         if input_ids is None:
             raise InputError("input_ids: got none; model.tokenizer(text) gives them")
         return Inputs(input_ids, attention_mask, token_type_ids, position_ids)
@@ -288,7 +288,7 @@ class Transformer(nn.Module):
         if self.encoder is not None and self.decoder is not None:
             return {"encoder": of_first, "decoder": of_decoder, "cross": of_cross}
         one_stack = "this model has one stack, to whose heads head_mask belongs"
-        _refuse(one_stack, decoder_head_mask=of_decoder, cross_attn_head_mask=of_cross)
+        refuse(one_stack, decoder_head_mask=of_decoder, cross_attn_head_mask=of_cross)
         return {"decoder" if self.encoder is None else "encoder": of_first}
 
     def _read_by_last_stack(
@@ -300,10 +300,10 @@ class Transformer(nn.Module):
     ) -> Inputs:
         """The inputs of the stack that the head stands on. An InputError for those that no stack would read."""
         if self.decoder is None:
-            _refuse("this model has no decoder", cache=cache)
+            refuse("this model has no decoder", cache=cache)
         if self.encoder is None or self.decoder is None:
             one_stack = "this model has one stack, which reads input_ids"
-            _refuse(one_stack, decoder_input_ids=decoder_input_ids, decoder_attention_mask=decoder_attention_mask)
+            refuse(one_stack, decoder_input_ids=decoder_input_ids, decoder_attention_mask=decoder_attention_mask)
             return source
         if decoder_input_ids is None:
             reads_labels = self.config.decoder_start_id is not None and isinstance(
@@ -365,16 +365,9 @@ def _one_text_a_row(inputs: Inputs) -> Inputs:
     return Inputs(ids.flatten(0, 1), mask, types, positions)
 
 
-def _refuse(why: str, **inputs: object) -> None:
-    """Raise an InputError for an input that this model would leave unread."""
-    for name, given in inputs.items():
-        if given is not None:
-            raise InputError(f"{name}: {why}; leave it out")
-
-
 def _check_positions_are_read(position_ids: Tensor | None, embed: nn.Module, stack: Stack) -> None:
     if embed.positions is None and stack.config.rotary_theta is None:
-        _refuse("this model knows distances, no positions", position_ids=position_ids)
+        refuse("this model knows distances, no positions", position_ids=position_ids)
 
 
 def _self_mask(x: Tensor, attention_mask: Tensor | None, stack: Stack, past: int = 0) -> Tensor | None:

@@ -106,7 +106,7 @@ class PatchEmbedding(nn.Module):
         self.patches = Patches(config)
         self.class_token = nn.Parameter(torch.zeros(config.d_model))
         self.distillation_token = nn.Parameter(torch.zeros(config.d_model)) if config.special_tokens == 2 else None
-        self.positions = nn.Parameter(torch.zeros(config.length, config.d_model))
+        self.positions = PatchPositions(config)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """pixel_values float [B C height width] -> [B T D]: T = special tokens + patches, row by row."""
@@ -120,7 +120,7 @@ class PatchEmbedding(nn.Module):
         special = (self.class_token, self.distillation_token)
         before = [token.expand(x.shape[0], 1, -1) for token in special if token is not None]  # [B 1 D] each
         x = torch.cat((*before, x), dim=1)  # [B T D]
-        x = x + self.positions
+        x = x + self.positions()  # [B T D]
         return self.book.drop(x, self.config.dropout if self.training else 0.0)
 
 
@@ -137,6 +137,18 @@ class Patches(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """See `by_hand.patches`."""
         return self.book.patches(images, self.weight, self.bias)
+
+
+class PatchPositions(nn.Module):
+    """A learned vector for each place of an image, special tokens first."""
+
+    def __init__(self, config: PatchEmbeddingConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(config.length, config.d_model))
+
+    def forward(self) -> Tensor:
+        """-> [1 T D]: all images have the same places. A copy: who looks inside may change it where it lies."""
+        return self.weight[None].clone()
 
 
 def check_ids(name: str, ids: Tensor, size: int, *, like: Tensor | None = None) -> None:

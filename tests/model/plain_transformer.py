@@ -176,4 +176,6 @@ def embed_patches(config, weights, images):
     patches = torch.stack([tile @ matrix.T + weights["embed.patches.bias"] for tile in tiles], dim=1)
     special = [weights[f"embed.{name}"] for name in ("class_token", "distillation_token") if f"embed.{name}" in weights]
     before = torch.stack(special).expand(len(images), -1, -1)
-    return torch.cat([before, patches], dim=1) + weights["embed.positions"], {"hook_patch_embed": patches}
+    places = weights["embed.positions.weight"][None]
+    points = {"hook_patch_embed": patches, "hook_pos_embed": places}
+    return torch.cat([before, patches], dim=1) + places, points

@@ -83,7 +83,7 @@ BAD_ARGUMENTS = [
     ),
     ("bert", {"decoder_input_ids": IDS}, "decoder_input_ids: this model has one stack"),
     ("gpt2", {"decoder_attention_mask": ZEROS}, "decoder_attention_mask: this model has one stack"),
-    ("gpt2", {"pixel_values": torch.zeros(2, 3, 4, 4)}, "pixel_values: this model reads text; leave it out"),
+    ("gpt2", {"pixel_values": torch.zeros(2, 3, 4, 4)}, "pixel_values: this model reads text; leave pixel_values out"),
     ("t5", {"decoder_input_ids": IDS, "position_ids": ZEROS}, "position_ids: this model knows distances"),
     ("t5", {}, r"decoder_input_ids: got none; .*\(or labels, which it then reads shifted by one\)"),
     ("llama", {"position_ids": ZEROS - 1}, "position_ids: got -1"),
@@ -101,7 +101,7 @@ def test_other_arguments(model, arguments, message):
 PIXELS = torch.zeros(2, 2, 7, 8)
 BAD_PIXELS = [
     ({}, "pixel_values: got none; model.image_processor"),
-    ({"input_ids": IDS}, "input_ids: this model reads images, given as pixel_values; leave it out"),
+    ({"input_ids": IDS}, "input_ids: this model reads images, given as pixel_values; leave input_ids out"),
     ({"pixel_values": PIXELS, "input_ids": IDS}, "input_ids: this model reads images"),
     ({"pixel_values": PIXELS, "attention_mask": ZEROS}, "attention_mask: this model reads images"),
     ({"pixel_values": PIXELS, "token_type_ids": ZEROS}, "token_type_ids: this model reads images"),

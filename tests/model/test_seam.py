@@ -66,6 +66,22 @@ def test_a_change_in_place_counts(name):
     assert not torch.equal(changed.logits, plain.logits)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_a_change_in_place_leaves_the_weights_as_they_are(kind):
+    model = noisy(KINDS[kind], dtype=torch.float32)
+    batch, before = inputs(model.config), {name: x.clone() for name, x in model.state_dict().items()}
+    plain = model(**batch).last_hidden_state
+
+    def change(x, hook):
+        x.add_(1)
+
+    with hooks(model, [("*", change)]):
+        model(**batch)
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    assert torch.equal(model(**batch).last_hidden_state, plain)
+
+
 def test_looking_at_results_changes_no_bit_and_has_their_gradient():
     model = noisy(gpt2(), dtype=torch.float32)
     plain = model(**BATCH)

@@ -93,7 +93,7 @@ NAMES = {
     | weights(block("decoder.layers.0", cross=True) | block("decoder.layers.1", cross=True), gated="decoder"),
     "llama": {"embed.tokens.weight", "decoder.final_norm.weight", "head.lm.weight"}
     | weights(block("decoder.layers.0") | block("decoder.layers.1"), gated="decoder"),
-    "vit": {"embed.class_token", "embed.positions"} | linear("embed.patches")
+    "vit": {"embed.class_token", "embed.positions.weight"} | linear("embed.patches")
     | block("encoder.layers.0") | block("encoder.layers.1") | linear("encoder.final_norm") | linear("head.cls"),
 }  # fmt: skip
 
@@ -144,7 +144,7 @@ def test_shapes():
     assert build(CONFIGS["t5"]).encoder.relative_bias.weight.shape == (6, HEADS)
     assert build(CONFIGS["albert"]).head.lm.dense.weight.shape == (5, WIDTH)
     shapes = {name: tuple(x.shape) for name, x in build(CONFIGS["vit"]).state_dict().items()}
-    assert shapes["embed.positions"] == (7, WIDTH)
+    assert shapes["embed.positions.weight"] == (7, WIDTH)
     assert shapes["embed.patches.weight"] == (WIDTH, 2, 2, 3)
 
 
@@ -214,7 +214,7 @@ def test_bfloat16_is_near(name, book):
 def test_first_values_of_images_and_of_norms():
     wide = dataclasses.replace(vit().embed, d_model=600)
     model = build(vit(embed=wide, encoder=stack_of(600)))
-    for weight in (model.embed.class_token, model.embed.positions, model.embed.patches.weight):
+    for weight in (model.embed.class_token, model.embed.positions.weight, model.embed.patches.weight):
         assert weight.std().item() == pytest.approx(0.02, rel=0.15)
     model = build(t5())
     assert (model.encoder.relative_bias.weight == 0).all()

@@ -141,7 +141,7 @@ def test_images_are_embedded_as_in_vit_and_deit(theirs, their_config, special, b
     sizes = {"hidden_size": 7, "image_size": [6, 8], "patch_size": [2, 3], "num_channels": 2}
     names = {
         "cls_token": ours.class_token,
-        "position_embeddings": ours.positions,
+        "position_embeddings": ours.positions.weight,
         "patch_embeddings.projection.weight": ours.patches.weight,
         "patch_embeddings.projection.bias": ours.patches.bias,
     }
