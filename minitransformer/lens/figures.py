@@ -33,8 +33,10 @@ VECTOR = {"svg.fonttype": "none", "pdf.fonttype": 42}  # letters, not their outl
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches."""
-    return _matplotlib("figure").Figure(figsize=(width, height), layout="constrained")
+    """An empty figure of so many inches, which a notebook shows, with or without pyplot."""
+    figure: Figure = _matplotlib("figure").Figure(figsize=(width, height), layout="constrained")
+    figure._repr_svg_ = lambda: drawn(figure, "svg").decode()  # type: ignore[attr-defined]
+    return figure
 
 
 def heatmap(

@@ -107,3 +107,11 @@ def test_an_explanations_bars_are_its_keys():
     axes = found.figure().axes[0]
     assert labels(axes)[0] == tuple(f"{place} {token}" for place, token in enumerate(found.key_tokens))
     assert [bar.get_width() for bar in axes.containers[0]] == found.weights.tolist()
+
+
+def test_a_notebook_shows_a_figure_without_pyplot():
+    from IPython.core.formatters import DisplayFormatter
+
+    shown, _ = DisplayFormatter().format(figures.bars(["a", "b"], [1.0, 2.0], title="Two bars"))
+    assert shown["image/svg+xml"].lstrip().startswith("<?xml")
+    assert "Two bars" in shown["image/svg+xml"]
