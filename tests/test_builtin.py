@@ -4,7 +4,6 @@ import importlib.util
 import math
 import os
 import re
-import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -82,13 +81,10 @@ def held_out_loss(model, ids):
         return torch.cat([token_losses(model(window[None]).logits[0], window) for window in windows]).mean().item()
 
 
-def test_the_folder_is_complete_small_and_in_the_wheel():
+def test_the_folder_is_complete_and_small():
     names = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert {path.name for path in FOLDER.iterdir()} == names
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 4_000_000
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    shipped = {path for pattern in patterns["minitransformer"] for path in ASSETS.parent.glob(pattern)}
-    assert shipped >= set(FOLDER.iterdir())
 
 
 def test_it_has_one_to_two_million_parameters_in_float32_and_each_tensor_is_accounted_for(model):
