@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from minitransformer.finetune.ship.merge import merge
     from minitransformer.generation import GenerationConfig, generate
     from minitransformer.lens import views
+    from minitransformer.lessons import check, hint, progress, solution
     from minitransformer.loading import load
     from minitransformer.model import Output, Transformer, build, capture, hooks
     from minitransformer.modules import KVCache
@@ -56,6 +57,10 @@ _HOMES = {
     "build": "model",
     "capture": "model",
     "hooks": "model",
+    "check": "lessons",
+    "hint": "lessons",
+    "progress": "lessons",
+    "solution": "lessons",
     "KVCache": "modules",
     "Pretrained": "pretrained",
     "load": "loading",
@@ -78,20 +83,24 @@ __all__ = [
     "TransformerConfig",
     "build",
     "capture",
+    "check",
     "compare",
     "evaluate",
     "export",
     "find_rate",
     "finetune",
     "generate",
+    "hint",
     "hooks",
     "inspect_rows",
     "lens",
     "load",
     "merge",
     "parity",
+    "progress",
     "run_seeds",
     "search",
+    "solution",
     "vaswani2017",
     "views",
 ]

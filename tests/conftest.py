@@ -1,6 +1,9 @@
 """What every test gets: one thread for each worker, a fixed seed, and markers that skip where something is missing."""
 
+import os
 import sys
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, notebooks among them
 
 import pytest
 import torch

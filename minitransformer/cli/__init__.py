@@ -21,6 +21,7 @@ from minitransformer.cli import (
     heads,
     inspect,
     lens,
+    lessons,
     merge,
     parity,
     patch,
@@ -67,6 +68,7 @@ app.command("lens")(lens.command)
 app.command("why")(why.command)
 app.command("ablate")(ablate.command)
 app.command("patch")(patch.command)
+app.add_typer(lessons.app, name="lessons")
 
 
 def main() -> None:
