@@ -230,7 +230,7 @@ def test_what_a_reader_does_to_torch_does_not_reach_the_check():
     try:
         for _ in range(2):
             assert judge("1.3", careless).state == "right"
-            assert judge("8.4", right["8.4"]).state == "right"
+            assert judge("8.2", right["8.2"]).state == "right"  # it computes gradients
         assert torch.get_default_dtype() == torch.float32
     finally:
         torch.set_grad_enabled(True)
