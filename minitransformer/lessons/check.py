@@ -181,8 +181,10 @@ def _difference(exercise: Exercise, results: dict[str, Any], known: Callable[...
         with _same_start():
             try:
                 expected = known(*arguments)
-            except Exception as error:  # many a mistake shows as one
-                expected = _stopped(error)
+            except Exception as error:
+                if known is exercise.right:  # a fault of ours, or a model is missing
+                    raise
+                expected = _stopped(error)  # many a mistake shows as an error
         found = _difference_of(results[about], expected, exercise.tolerance)
         if found is not None:
             told = f"For {about}, your result {found}." if about else f"Your answer {found}."

@@ -1,6 +1,7 @@
 """Every exercise: the right answer is right, each known wrong answer gets its own diagnosis, and nothing crashes."""
 
 import copy
+import dataclasses
 import inspect
 import re
 import sys
@@ -261,3 +262,11 @@ def test_known_wrong_answers_stop_only_where_that_is_meant():
             except Exception as error:
                 found.add(f"{exercise.number} {wrong.diagnosis:.60} {error!r:.80}")
     assert {told.partition(" ")[0] for told in found} <= STOP, found
+
+
+def test_an_error_is_never_right_even_where_the_library_has_one(monkeypatch):
+    """As where a model that an exercise needs is not installed."""
+    exercise = dataclasses.replace(ALL[0], right=stops)
+    monkeypatch.setattr(sys.modules["minitransformer.lessons.check"], "exercise_of", lambda number: exercise)
+    with pytest.raises(RuntimeError, match="the wrong shape"):
+        judge("1.1", stops)
