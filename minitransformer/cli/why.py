@@ -14,7 +14,9 @@ def command(
     target: Target = None,
     answer: Annotated[str | None, typer.Option(help="A label or a token; by default the model's own answer.")] = None,
     position: Annotated[int | None, typer.Option(help="Of a language model: the token at this place.")] = None,
-    method: Annotated[str, typer.Option(help="integrated_gradients or gradient_x_input.")] = "integrated_gradients",
+    method: Annotated[
+        str, typer.Option(help="integrated_gradients, gradient_x_input or occlusion.")
+    ] = "integrated_gradients",
     steps: Annotated[int, typer.Option(help="Of the integral.")] = 50,
     baseline: Annotated[str | None, typer.Option(help="What stands for no token: pad, mask, unk or zero.")] = None,
     json: Json = False,

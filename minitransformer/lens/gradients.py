@@ -48,6 +48,11 @@ def score_of(model: Transformer, batch: Batch, answer: Answer) -> Score:
     return score
 
 
+def readings_at_once(rows: Rows) -> int:
+    """How many readings are computed in one pass."""
+    return max(1, TOKENS_AT_ONCE // max(x.shape[1] for x in rows.values()))
+
+
 def gradients(score: Score, rows: Rows) -> Rows:
     """The gradient of each reading's number with respect to its rows: [N T D] each."""
     leaves = {name: x.detach().requires_grad_() for name, x in rows.items()}
@@ -70,9 +75,8 @@ def integrated_gradients(score: Score, rows: Rows, baseline: Rows, steps: int) -
     Sundararajan, Taly, Yan 2017, "Axiomatic Attribution for Deep Networks", eq. 1, in place of the sum of eq. 3.
     """
     nodes, weights = (torch.from_numpy(each) / 2 for each in leggauss(steps))  # for -1 to 1, whose length is 2
-    at_once = max(1, TOKENS_AT_ONCE // max(x.shape[1] for x in rows.values()))
     sums = {name: torch.zeros_like(x[0], dtype=torch.float64) for name, x in rows.items()}  # [T D]
-    for some in torch.arange(steps).split(at_once):
+    for some in torch.arange(steps).split(readings_at_once(rows)):
         share = {name: (nodes[some] + 0.5).to(x)[:, None, None] for name, x in rows.items()}  # [N 1 1]
         between = {name: torch.lerp(baseline[name], x, share[name]) for name, x in rows.items()}  # [N T D]
         for name, gradient in gradients(score, between).items():

@@ -1,4 +1,4 @@
-"""Saliency: how much each token, or each patch of an image, matters for one number of the output, by its gradient."""
+"""Saliency: how much each token, or each patch of an image, matters for one number of the output."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from minitransformer.lens.gradients import (
     rows_read,
     score_of,
 )
+from minitransformer.lens.occlusion import occlusion
 from minitransformer.lens.result import Result
 from minitransformer.lens.table import Table
 from minitransformer.lens.tabs import GridTab, Tab
@@ -35,8 +36,12 @@ from minitransformer.text import Tokenizer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Method = Literal["integrated_gradients", "gradient_x_input"]
-METHODS = {"integrated_gradients": "Integrated gradients", "gradient_x_input": "Gradient × input"}
+Method = Literal["integrated_gradients", "gradient_x_input", "occlusion"]
+METHODS = {
+    "integrated_gradients": "Integrated gradients",
+    "gradient_x_input": "Gradient × input",
+    "occlusion": "Drop by occlusion",
+}
 ENOUGH = 0.01  # of the completeness error: above it, there are twice as many steps, and again
 MOST_STEPS = 400  # are taken unasked
 
@@ -59,9 +64,9 @@ class Saliency(Result):
     value: float  # of that number
     inputs: tuple[Attributed, ...]  # of two stacks the encoder's, then the decoder's
     patches: tuple[int, int] | None = None  # rows and columns of an image's
-    baseline: str | None = None  # what stands for no token: one of the vocabulary, or "zero" (integrated gradients)
+    baseline: str | None = None  # what stands for no token: one of the vocabulary, or "zero" (not for gradient × input)
     baseline_value: float = 0.0  # the number for a text of nothing but that
-    steps: int | None = None  # that were taken from there to the text
+    steps: int | None = None  # that integrated gradients took from there to the text
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -76,7 +81,7 @@ class Saliency(Result):
     @property
     def completeness_error(self) -> float | None:
         """|sum - (F(x) - F(x'))| / |F(x) - F(x')|: how far integrated gradients are from adding up, as they should."""
-        if self.baseline is None:
+        if self.method != "integrated_gradients":
             return None
         difference = self.value - self.baseline_value
         left = abs(self.total - difference)
@@ -95,6 +100,9 @@ class Saliency(Result):
     @property
     def notes(self) -> tuple[str, ...]:
         """What this does not show."""
+        if self.method == "occlusion":
+            alone = f"Each is replaced with {self.baseline} alone: of two that say the same, neither is missed."
+            return (alone, "The values need not add up to anything; another baseline, other numbers.")
         error = self.completeness_error
         if error is None:
             return ("A gradient tells of small changes of this input; the values need not add up to anything.",)
@@ -174,18 +182,21 @@ def saliency(
     baseline: str | None = None,
     target: str | None = None,
 ) -> Saliency:
-    """How much each token (special ones too) or patch of an image matters for a logit, by gradients at its row.
+    """How much each token (special ones too) or patch of an image matters for a logit.
 
     answer: a classifier's label, or a language model's token, at a position (by default the last one, or the only
     masked one); by default the model's own answer. A head for spans: the score of its best span. target: what a decoder
     behind an encoder is to write; its tokens count, too.
-    baseline, of integrated gradients: what stands for no token, "pad" (or the end token, where there is none), "mask",
-    "unk" or "zero"; an image's is "zero". Where the values miss their sum by more than 1 %, `steps` are doubled, up to
-    400. See `gradients.py` for both methods.
+    method: "integrated_gradients" and "gradient_x_input", by gradients at the rows of the tokens (`gradients.py`);
+    "occlusion", how much the logit drops when one of them is replaced (`occlusion.py`).
+    baseline, of integrated gradients and occlusion: what stands for no token, "pad" (or the end token, where there is
+    none), "mask", "unk" or "zero"; an image's is "zero". Where integrated gradients miss their sum by more than 1 %,
+    `steps` are doubled, up to 400.
     """
-    check_gradients()
     if method not in tuple(METHODS):
         raise InputError(f"method: got {method!r}, expected one of {', '.join(METHODS)}")
+    if method != "occlusion":
+        check_gradients()
     if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= 1000:
         raise InputError(f"steps: got {steps!r}, expected 1 to 1000")
     if method == "gradient_x_input" and baseline is not None:
@@ -201,6 +212,8 @@ def saliency(
             return replace(found, inputs=_inputs(reading, gradient_x_input(score, rows)))
         name, start = _baseline(model, rows, baseline)
         found = replace(found, baseline=name, baseline_value=_number(score, start))
+        if method == "occlusion":
+            return replace(found, inputs=_inputs(reading, occlusion(score, rows, start)))
         return _integrated(found, reading, score, rows, start, steps)
 
 

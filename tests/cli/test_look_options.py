@@ -45,6 +45,7 @@ CASES = [
     ("why", lens.saliency, ["classifier"], [TEXT],
      {"pair": PAIR, "answer": "LABEL_0", "steps": 60, "baseline": "mask"}),
     ("why", lens.saliency, ["gpt2"], [TEXT], {"method": "gradient_x_input", "answer": " the", "position": 1}),
+    ("why", lens.saliency, ["classifier"], [TEXT], {"method": "occlusion", "baseline": "mask"}),
     ("why", lens.saliency, ["t5"], [TEXT], {"target": TARGET, "method": "gradient_x_input"}),
     ("ablate", lens.ablate, ["t5"], [[TEXT, PAIR]], {"attention": "cross", "mode": "uniform"}),
     ("ablate", lens.ablate, ["gpt2"], [[TEXT]], {"unit": "mlp", "mode": "mean"}),

@@ -1,4 +1,4 @@
-"""Saliency: gradients at the tokens' rows as transformers' models have them, given rows in place of ids."""
+"""Saliency: at the tokens' rows as transformers' models have them, given rows in place of ids."""
 
 import importlib.util
 import sys
@@ -90,6 +90,38 @@ def test_integrated_gradients(kind, monkeypatch):
     assert full.steps == 50 or kind == "t5"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_occlusion(kind):
+    number, rows, start, _ = by_rows(kind)
+    captum = pytest.importorskip("captum.attr")
+    masks = [torch.arange(x.shape[1])[None, :, None] for x in rows]  # a feature is a token's row
+    masks[1:] = [masks[0].numel() + each for each in masks[1:]]
+    expected = captum.FeatureAblation(number).attribute(tuple(rows), tuple(start), feature_mask=tuple(masks))
+    found = saliency(loaded(kind), MASKED.get(kind, TEXT), target=WRITES.get(kind), method="occlusion")
+    assert len(found.inputs) == len(expected)
+    for each, values in zip(found.inputs, expected, strict=True):
+        assert values.abs().max() > 5e-4  # far above the tolerance
+        torch.testing.assert_close(each.values.float(), values[0, :, 0], atol=1e-5, rtol=1e-4)
+    assert found.baseline_value == pytest.approx(number(*start).item(), abs=1e-5)
+    assert found.completeness_error is None
+    assert found.steps is None
+    assert "of two that say the same, neither is missed" in str(found)
+
+
+def test_occlusion_is_the_text_with_another_token():
+    model, other = loaded("classifier"), theirs("classifier")
+    batch = dict(model.read(TEXT, PAIR).batch)
+    with torch.inference_mode():  # it takes no gradients
+        found = saliency(model, TEXT, PAIR, answer=1, method="occlusion", baseline="mask")
+        whole = other(**batch).logits[0, 1]
+        for place, value in enumerate(found.values):
+            ids = batch["input_ids"].clone()
+            ids[0, place] = model.tokenizer.mask_token_id
+            drop = whole - other(**{**batch, "input_ids": ids}).logits[0, 1]
+            assert value.item() == pytest.approx(drop.item(), abs=1e-5)
+    assert found.baseline == "[MASK]"
+
+
 def test_a_gradient_is_that_of_the_table_of_tokens():
     model, other = loaded("classifier"), theirs("classifier")
     batch = model.read(TEXT, PAIR).batch
@@ -127,6 +159,15 @@ def test_an_images_patches(kind):
     found = saliency(model, picture, method="gradient_x_input")
     torch.testing.assert_close(found.values.float(), (seen[0] * slope)[0].sum(-1).detach(), atol=1e-5, rtol=1e-4)
     hook.remove()
+    covered = saliency(model, picture, method="occlusion")
+    for patch in (0, 8):
+        hide = body.embeddings.patch_embeddings.register_forward_hook(
+            lambda *args, patch=patch: args[-1].index_fill(1, torch.tensor([patch]), 0)
+        )
+        with torch.no_grad():
+            drop = logits.max() - other(**batch).logits[0, logits.argmax()]
+        assert covered.values[patch].item() == pytest.approx(drop.item(), abs=1e-5)
+        hide.remove()
     body.embeddings.patch_embeddings.register_forward_hook(lambda *args: torch.zeros_like(args[-1]))
     found = saliency(model, picture)
     assert found.completeness_error < 0.01
@@ -184,10 +225,11 @@ def test_where_no_steps_are_enough_it_says_so(monkeypatch):
     assert found.notes[-1] in str(found)
 
 
-def test_steps_in_several_passes_are_the_same(monkeypatch):
-    at_once = saliency(loaded("gpt2"), TEXT, steps=7)
-    monkeypatch.setattr("minitransformer.lens.gradients.TOKENS_AT_ONCE", 50)  # two texts
-    in_parts = saliency(loaded("gpt2"), TEXT, steps=7)
+@pytest.mark.parametrize("options", [{"steps": 7}, {"method": "occlusion"}], ids=str)
+def test_readings_in_several_passes_are_the_same(monkeypatch, options):
+    at_once = saliency(loaded("gpt2"), TEXT, **options)
+    monkeypatch.setattr("minitransformer.lens.gradients.TOKENS_AT_ONCE", 50)  # a few texts
+    in_parts = saliency(loaded("gpt2"), TEXT, **options)
     torch.testing.assert_close(at_once.values, in_parts.values, atol=1e-6, rtol=1e-5)
 
 
