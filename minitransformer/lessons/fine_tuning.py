@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from minitransformer.lens.answers import answer_of
 from minitransformer.lens.gradients import Score, rows_read, score_of
 from minitransformer.lens.gradients import integrated_gradients as by_the_library
+from minitransformer.lens.occlusion import occlusion
 from minitransformer.lessons.exercise import Cases, Exercise, Wrong, draw
 from minitransformer.loading import load
 from minitransformer.model import Output
@@ -111,8 +112,13 @@ def to_occlude() -> Cases:
 
 
 def drops(score: Callable[[list[str]], float], tokens: Sequence[str]) -> list[float]:
-    """How much the score falls when each token, alone, is masked."""
-    return [score([*tokens]) - score([*tokens[:i], "[MASK]", *tokens[i + 1 :]]) for i in range(len(tokens))]
+    """The library's occlusion; a row is the number of its word."""
+    words = [*tokens, "[MASK]"]
+    scores: Score = lambda rows: torch.tensor(
+        [score([words[i] for i in row]) for row in rows["x"].tolist()], dtype=torch.float64
+    )
+    text = torch.arange(len(tokens))[None]
+    return occlusion(scores, {"x": text}, {"x": torch.full_like(text, len(tokens))})["x"].tolist()
 
 
 def _piling_up(score: Callable[[list[str]], float], tokens: Sequence[str]) -> list[float]:
@@ -342,7 +348,7 @@ EXERCISES = (
             'tokens[:i] + ["[MASK]"] + tokens[i + 1 :] is a new list with the mask at place i.',
             "One list comprehension over i in range(len(tokens)): score(tokens) - score(that list).",
         ),
-        stands="lens/ablate.py, ablate (of heads, in place of words)",
+        stands="lens/occlusion.py, occlusion",
     ),
     Exercise(
         number="8.4",

@@ -276,8 +276,12 @@ mt.lens.attention(model, SENTENCE, layers=[5])
 #
 # ## Occlusion: take a word away
 #
-# The simplest change: put [MASK] in place of one word, and see how much the logit of the answer drops. A large drop: the
-# answer rested on it. Below zero: the word spoke against the answer, and the model is surer without it.
+# The simplest change: put [MASK] in place of one word, and see how much the logit F of the answer drops. A large drop:
+# the answer rested on it. Below zero: the word spoke against the answer, and the model is surer without it.
+#
+# > F(x) - F(x with one row of x' in place of its own) — `occlusion` in lens/occlusion.py
+#
+# Here x are the rows of the text's words in the embedding table, and x' is [MASK] at every place.
 #
 # **Exercise 8.3.** Write `occlusion(score, tokens)`. `score` is a function that gives a number for a list of tokens. The
 # result is a list: for each token, the score of the whole text less the score with `"[MASK]"` in its place.
@@ -300,23 +304,16 @@ def occlusion(score, tokens):
 mt.check("8.3", occlusion)
 
 # %% [markdown]
-# For our model, with all masked versions of a text in one batch:
+# For our model we take the library's, which computes all masked versions of a text in one batch:
 
 
 # %%
-def drops_of(model, text):
+def drops_of(text):
     """How much the logit of the model's answer drops when each word is masked. -> [words]."""
-    ids = model.read(text).batch["input_ids"]  # [1 T]
-    many = ids.repeat(ids.shape[1] - 1, 1)  # [1 + words T], the text itself first
-    places = torch.arange(1, len(many))
-    many[places, places] = model.tokenizer.mask_token_id
-    with torch.inference_mode():
-        logits = model(input_ids=many, attention_mask=torch.ones_like(many)).logits  # [1 + words labels]
-    answer = logits[0].argmax()
-    return logits[0, answer] - logits[1:, answer]
+    return mt.lens.saliency(model, text, method="occlusion", baseline="mask").values[1:-1]  # without [CLS] and [SEP]
 
 
-drops = drops_of(model, SENTENCE)
+drops = drops_of(SENTENCE)
 for i in sorted(words, key=lambda i: -drops[i - 1]):
     print(f"{tokens[i]:>12} {drops[i - 1]:+.2f}")
 
@@ -330,8 +327,8 @@ assert drop["too"] < 0  # it speaks against the answer
 #
 # ## Gradients: change every word a little
 #
-# Occlusion needs a pass for each word. A gradient needs one pass back for all: how does the logit F change with each
-# number of each token's row x in the embedding table?
+# Occlusion needs a pass for each word. A gradient needs one pass back for all: how does F change with each number of
+# each token's row x?
 #
 # > x · ∂F/∂x, summed over the width — `gradient_x_input` in lens/gradients.py
 #
@@ -439,7 +436,7 @@ ranks = {method: [] for method in measures}
 sizes = {method: [] for method in measures}
 errors = []
 for text in reviews:
-    drops = drops_of(model, text)
+    drops = drops_of(text)
     integrated = mt.lens.saliency(model, text, baseline="mask", steps=32)
     errors.append(integrated.completeness_error)
     values = {
@@ -555,8 +552,8 @@ for text in (CLEAN, CORRUPTED):
 # `minitransformer/finetune/loop.py` is the training loop, with what a long run needs: micro-batches, clipping,
 # checkpoints to go on from. `mt.finetune(name, "classify", rows, out=folder)` is all of the first half in one line, and
 # `minitransformer quickstart` trains on all 5,000 reviews. The second half stands in `minitransformer/lens/saliency.py`,
-# `minitransformer/lens/gradients.py`, `minitransformer/lens/rollout.py`, `minitransformer/lens/compare.py` and
-# `minitransformer/lens/patch.py`. Yours, with its steps at better places (Gauss and Legendre's) and several at once:
+# `minitransformer/lens/occlusion.py`, `minitransformer/lens/gradients.py`, `minitransformer/lens/rollout.py`,
+# `minitransformer/lens/compare.py` and `minitransformer/lens/patch.py`. Yours, with its steps at better places (Gauss and Legendre's) and several at once:
 
 # %%
 print(inspect.getsource(gradients.integrated_gradients))

