@@ -1,6 +1,7 @@
 """What every test gets: one thread for each worker, a fixed seed, and markers that skip where something is missing."""
 
 import os
+import signal
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, notebooks among them
@@ -10,6 +11,7 @@ import torch
 from hypothesis import settings
 from parity_record import pytest_configure  # noqa: F401 - a hook
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would theirs
 torch.set_num_threads(1)  # xdist runs one worker for each core
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("suite")
