@@ -26,6 +26,7 @@ const VIEWS = viewsOf(HEADER.tabs);
 const part = {}; // the elements of the page that change
 let themeChosen = false;
 let drawing = null;
+let width = 0; // of the window when it was drawn; 0: the page had no size yet, as in a frame that nobody has scrolled to
 
 /** Changes the selection, and whatever shows it. */
 function select(changes) {
@@ -61,7 +62,9 @@ function draw() {
   const stepAt = document.activeElement?.closest(".chips") && part.before.contains(document.activeElement);
   part.before.replaceChildren(...[view.before?.()].filter(Boolean));
   if (stepAt) part.before.querySelector("[aria-current]")?.focus();
-  drawing = view.draw(Math.max(280, part.panel.clientWidth - 38));
+  const room = part.panel.clientWidth;
+  width = room && innerWidth;
+  drawing = view.draw(Math.max(280, room - 38));
   const bare = drawing === null;
   part.picture.hidden = bare;
   part.bar.querySelectorAll(".of-picture").forEach((button) => { button.hidden = bare; });
@@ -235,10 +238,8 @@ systemTheme.addEventListener("change", () => { if (!themeChosen) applyTheme(pref
 let theme = "";
 addEventListener("beforeprint", () => { theme = document.documentElement.dataset.theme; applyTheme("light"); });
 addEventListener("afterprint", () => applyTheme(theme));
-let width = innerWidth;
-addEventListener("resize", () => {
+new ResizeObserver(() => {
   if (innerWidth !== width) requestAnimationFrame(draw);
-  width = innerWidth;
-});
+}).observe(document.documentElement);
 
 start();

@@ -331,6 +331,24 @@ def test_works_in_a_frame(reader, everything):
     assert not reader.complaints()
 
 
+def test_a_page_that_had_no_size_at_first_is_drawn_anew(reader, everything):
+    """As in a frame that nobody has scrolled to: its script may run before it is laid out."""
+    reader.open(everything.replace("<head>", "<head><style>.unseen { display: none }</style>"), "#view=heads")
+    width = "return document.querySelector('.picture svg').getBoundingClientRect().width"
+    whole = reader.run(width)
+    assert whole > 500
+    a_frame = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+    reader.run("document.documentElement.classList.add('unseen'); draw()")
+    reader.browser.execute_async_script(a_frame)
+    reader.run("document.documentElement.classList.remove('unseen')")
+    wait_for(lambda: reader.run(width) == whole)
+    reader.browser.set_window_size(900, 900)
+    wait_for(lambda: 500 < reader.run(width) < whole)
+    reader.browser.set_window_size(1280, 900)
+    wait_for(lambda: reader.run(width) == whole)
+    assert not reader.complaints()
+
+
 @pytest.fixture(scope="module")
 def axe():
     file = os.environ.get("MINITRANSFORMER_AXE")
