@@ -22,7 +22,7 @@ def command(
     json: Json = False,
     out: Out = None,
 ) -> None:
-    """Show how much each token matters for a logit, and how far the numbers are from adding up to it."""
+    """Show how much each token matters for a logit; of integrated gradients, how far they are from adding up to it."""
     check_out(out, json=json)
     from minitransformer import lens
 

@@ -7,11 +7,11 @@ from minitransformer.lens.gradients import Rows, Score, readings_at_once
 
 
 def occlusion(score: Score, rows: Rows, baseline: Rows) -> Rows:
-    """F(x) - F(x with one row of x' in place of its own): [T] for each stack, a pass over the model for each token.
+    """F(x) - F(x with one row of x' in place of its own): [T] for each stack.
 
-    x' is the baseline. Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks", sec. 4.2, where
-    a square of an image is covered; of words: Li, Monroe, Jurafsky 2016, "Understanding Neural Networks through
-    Representation Erasure".
+    x' is the baseline. Each token takes a reading of its own, and several go in one pass. Zeiler and Fergus 2014,
+    "Visualizing and Understanding Convolutional Networks", sec. 4.2, where a square of an image is covered; of words:
+    Li, Monroe, Jurafsky 2016, "Understanding Neural Networks through Representation Erasure".
     """
     with torch.no_grad():
         whole = score(rows).double()  # [1]
@@ -24,6 +24,7 @@ def occlusion(score: Score, rows: Rows, baseline: Rows) -> Rows:
 
 def _without(score: Score, rows: Rows, name: str, baseline: Tensor, places: Tensor) -> Tensor:
     """The number of each reading in which one of these places has the baseline's row: float64 [places]."""
-    readings = {each: x.expand(len(places), *x.shape[1:]).clone() for each, x in rows.items()}
-    readings[name][torch.arange(len(places)), places] = baseline[0, places]
-    return score(readings).double()
+    readings = {each: x.expand(len(places), *x.shape[1:]) for each, x in rows.items()}
+    replaced = readings[name].clone()
+    replaced[torch.arange(len(places), device=places.device), places] = baseline[0, places]
+    return score({**readings, name: replaced}).double()

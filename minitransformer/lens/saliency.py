@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 Method = Literal["integrated_gradients", "gradient_x_input", "occlusion"]
 METHODS = {
-    "integrated_gradients": "Integrated gradients",
-    "gradient_x_input": "Gradient × input",
-    "occlusion": "Drop by occlusion",
+    "integrated_gradients": "Integrated gradients of {}",
+    "gradient_x_input": "Gradient × input of {}",
+    "occlusion": "Drop of {} by occlusion",
 }
 ENOUGH = 0.01  # of the completeness error: above it, there are twice as many steps, and again
 MOST_STEPS = 400  # are taken unasked
@@ -95,13 +95,13 @@ class Saliency(Result):
     @property
     def title(self) -> str:
         """The headline."""
-        return f"{METHODS[self.method]} of {self.explained}"
+        return METHODS[self.method].format(self.explained)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What this does not show."""
         if self.method == "occlusion":
-            alone = f"Each is replaced with {self.baseline} alone: of two that say the same, neither is missed."
+            alone = f"Each alone is replaced with {self.baseline}: of two that say the same, neither is missed."
             return (alone, "The values need not add up to anything; another baseline, other numbers.")
         error = self.completeness_error
         if error is None:

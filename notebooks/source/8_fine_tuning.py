@@ -553,7 +553,8 @@ for text in (CLEAN, CORRUPTED):
 # checkpoints to go on from. `mt.finetune(name, "classify", rows, out=folder)` is all of the first half in one line, and
 # `minitransformer quickstart` trains on all 5,000 reviews. The second half stands in `minitransformer/lens/saliency.py`,
 # `minitransformer/lens/occlusion.py`, `minitransformer/lens/gradients.py`, `minitransformer/lens/rollout.py`,
-# `minitransformer/lens/compare.py` and `minitransformer/lens/patch.py`. Yours, with its steps at better places (Gauss and Legendre's) and several at once:
+# `minitransformer/lens/compare.py` and `minitransformer/lens/patch.py`. Yours, with its steps at better places (Gauss
+# and Legendre's) and several at once:
 
 # %%
 print(inspect.getsource(gradients.integrated_gradients))

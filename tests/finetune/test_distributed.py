@@ -117,7 +117,7 @@ def test_a_row_that_cannot_be_used_is_told_once(small_bert, table, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_all_at_the_same_step_and_the_run_goes_on(small_bert, table, tmp_path, number):
-    given = (small_bert, table, "--batch-size", 4, "--epochs", 3, "--evaluate-every", 3)
+    given = (small_bert, table, "--batch-size", 4, "--epochs", 9, "--evaluate-every", 9)
     start_torchrun(*given, "--out", tmp_path / "whole").communicate(timeout=200)
     process = start_torchrun(*given, "--out", tmp_path / "out")
     log = tmp_path / "out" / "log.jsonl"
@@ -140,6 +140,7 @@ def test_a_process_that_is_killed_ends_the_run(small_bert, table, tmp_path):
     process = start_torchrun(small_bert, table, "--out", tmp_path / "out", "--epochs", 500)
     log = tmp_path / "out" / "log.jsonl"
     while not log.exists() or not log.read_text():
+        assert process.poll() is None
         time.sleep(0.01)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)

@@ -86,7 +86,7 @@ class Reader:
         return self.text("[aria-live]").replace("\u2068", "").replace("\u2069", "")
 
     def address(self, part):
-        wait_for(lambda: part in self.run("return location.hash"), 3)
+        wait_for(lambda: part in self.run("return location.hash"))
 
     def complaints(self):
         return [entry["message"] for entry in self.browser.get_log("browser")]

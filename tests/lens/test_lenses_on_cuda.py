@@ -20,6 +20,7 @@ LENSES = {
     "head_types": lambda model: lens.head_types(model, TEXT).groups[0].scores,
     "rollout": lambda model: lens.rollout(model, TEXT).stacks[0].reached,
     "saliency": lambda model: lens.saliency(model, TEXT).values,
+    "occlusion": lambda model: lens.saliency(model, TEXT, method="occlusion").values,
     "compare": lambda model: lens.compare(model, model, TEXT).divergence["attention"],
     "generate": lambda model: lens.generate(model, TEXT, max_new_tokens=3, seed=1, top_k=1).before,
 }

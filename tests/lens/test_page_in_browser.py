@@ -333,18 +333,20 @@ def test_works_in_a_frame(reader, everything):
 
 def test_a_page_that_had_no_size_at_first_is_drawn_anew(reader, everything):
     """As in a frame that nobody has scrolled to: its script may run before it is laid out."""
-    reader.open(everything.replace("<head>", "<head><style>.unseen { display: none }</style>"), "#view=heads")
+    reader.open(everything.replace("<head>", "<head><style>.sizeless { display: none }</style>"), "#view=heads")
     width = "return document.querySelector('.picture svg').getBoundingClientRect().width"
     whole = reader.run(width)
     assert whole > 500
     a_frame = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
-    reader.run("document.documentElement.classList.add('unseen'); draw()")
+    reader.run("document.documentElement.classList.add('sizeless'); draw()")
     reader.browser.execute_async_script(a_frame)
-    reader.run("document.documentElement.classList.remove('unseen')")
+    reader.run("document.documentElement.classList.remove('sizeless')")
     wait_for(lambda: reader.run(width) == whole)
     reader.browser.set_window_size(900, 900)
-    wait_for(lambda: 500 < reader.run(width) < whole)
-    reader.browser.set_window_size(1280, 900)
+    try:
+        wait_for(lambda: 500 < reader.run(width) < whole)
+    finally:
+        reader.browser.set_window_size(1280, 900)
     wait_for(lambda: reader.run(width) == whole)
     assert not reader.complaints()
 

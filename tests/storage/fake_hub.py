@@ -184,19 +184,22 @@ def hub_environment(home, endpoint):
         "HF_HOME": str(home / "hf"),
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_ETAG_TIMEOUT": "2",
-        "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+        "HF_HUB_ETAG_TIMEOUT": "20",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "20",
         "HF_TOKEN": "hf_secret_of_the_user",
         "NO_PROXY": "127.0.0.1",
     }
 
 
+IMPATIENT = {"PATIENCE": "0.4", "HF_HUB_ETAG_TIMEOUT": "2"}  # for `ask`, where the hub is meant to fall silent
+
 SCRIPT = """
-import json, sys, time, warnings
+import json, os, sys, time, warnings
 from minitransformer.storage import resolve
 from huggingface_hub import constants, file_download
-constants.HF_HUB_DOWNLOAD_TIMEOUT *= 0.4         # a whole number of seconds in the environment
-file_download._ETAG_RETRY_TIMEOUT = 0.4          # a minute, which nothing in the environment changes
+if "PATIENCE" in os.environ:
+    constants.HF_HUB_DOWNLOAD_TIMEOUT = float(os.environ["PATIENCE"])  # a whole number of seconds in the client's own
+    file_download._ETAG_RETRY_TIMEOUT = float(os.environ["PATIENCE"])  # a minute, which no variable changes
 pauses = []
 time.sleep = pauses.append                       # the pauses between attempts are noted and not made
 answers = []

@@ -6,7 +6,7 @@ from itertools import repeat
 from pathlib import Path
 
 import pytest
-from fake_hub import COMMIT, NEXT, Answer, Repo, ask, change, check_cache, fake_hub, present, status
+from fake_hub import COMMIT, IMPATIENT, NEXT, Answer, Repo, ask, change, check_cache, fake_hub, present, status
 from huggingface_hub.constants import ENDPOINT
 from safetensors.torch import save
 from torch import ones
@@ -275,7 +275,9 @@ def test_every_refusal_is_one_line_with_a_way_out(tmp_path):
     with fake_hub(repos | {name: repo(SINGLE) for name in ("org/single", *refusals)}) as hub:
         for name, refusal in refusals.items():
             hub.fail(name, *repeat(refusal, 100))
-        *answers, (revision, _), (pickle, _) = ask(tmp_path, hub.address, *expected, by("no-such-branch"), pickled)
+        *answers, (revision, _), (pickle, _) = ask(
+            tmp_path, hub.address, *expected, by("no-such-branch"), pickled, **IMPATIENT
+        )
     for (name, (kind, *words)), (answer, _) in zip(expected.items(), answers, strict=True):
         assert answer[0] == kind, answer
         assert name in answer[1].replace("--", "/"), answer  # org--name is how the cache spells org/name

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fake_hub import (
     COMMIT,
+    IMPATIENT,
     SCRIPT,
     Repo,
     ask,
@@ -90,7 +91,7 @@ def test_every_fault_in_the_middle_is_one_line_and_leaves_nothing_half(tmp_path)
     with fake_hub(dict.fromkeys(names, repo())) as hub:
         for name, (method, file, fault, _) in zip(names, FAULTS.values(), strict=True):
             hub.fail(f"{method} {name}/{file}", *repeat(fault, 100))
-        answers, pauses = ask_with_pauses(tmp_path, hub.address, *names, timeout=120)
+        answers, pauses = ask_with_pauses(tmp_path, hub.address, *names, timeout=120, **IMPATIENT)
         for (answer, _), name, (_, file, _, words) in zip(answers, names, FAULTS.values(), strict=True):
             assert answer[0] == "HubError", (name, answer)
             assert answer[1].startswith(f"{name}: {file}: "), answer
@@ -196,7 +197,7 @@ def half_fetched(folder):
 def test_a_process_that_is_killed_in_the_middle(tmp_path):
     with fake_hub({"org/x": repo({**FILES, MODEL: LARGE})}) as hub:
         hub.fail(f"GET org/x/{MODEL}", change(cut=15 * 2**20, stall=True))
-        variables = {**hub_environment(tmp_path, hub.address), "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
+        variables = hub_environment(tmp_path, hub.address)
         environment = {**os.environ, **variables, "PYTHONPATH": str(Path(minitransformer.__file__).parents[1])}
         command = [sys.executable, "-c", SCRIPT, '[{"args": ["org/x"]}]']
         with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE) as child:
